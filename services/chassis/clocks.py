@@ -1,0 +1,211 @@
+"""Clocks: time limits of a case, that start, pause, stop and are missed.
+
+A rule (`ClockRule`) stands in the process's table beside its lifecycle; a running clock (`Clock`) is a row. All instants at
+which it must act — warning, breach, further rungs of the ladder — are worked out when it starts, pauses or resumes and kept
+in `marks`, so that the sweep is one statement that needs no calendar and never touches the case. After downtime the sweep
+catches up mark by mark, each once, with the instant it was due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import Mapped, mapped_column
+
+from services.chassis import calendar
+from services.chassis.db import Base, new_id
+from services.chassis.policies import Policy, Terms
+
+if TYPE_CHECKING:
+    from services.chassis.db import Database
+    from services.chassis.lifecycle import Act, Aggregate
+
+RUNG_STEP = Policy("escalation.step", "seconds", 900, "X-34", least=1, most=86_400, says="from one rung of the ladder to the next")
+SWEEP_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ClockRule:
+    """One line of a process's CLOCKS table.
+
+    `target` gives the policy for a case; `working` says whether it counts the estate's working hours only (else 24×7).
+    `due` overrides both with a fixed instant, for appointments. `warn` is the share of the target at which the handler is
+    reminded. `ladder` names the roles told at the breach and after each further step.
+    """
+
+    name: str
+    starts: frozenset[str]
+    stops: frozenset[str]
+    target: Callable[[Any], Policy]
+    rules: str
+    working: Callable[[Any], bool] = lambda case: False
+    due: Callable[[Any], datetime | None] = lambda case: None
+    restarts: frozenset[str] = frozenset()
+    cancels: frozenset[str] = frozenset()
+    warn: float = 0.8
+    ladder: tuple[str, ...] = ()
+
+
+class Clock(Base):
+    """A clock that runs, or ran, for a case. `spent` never changes by a change of policy, a breach is never withdrawn."""
+
+    __tablename__ = "clocks"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    group_id: Mapped[UUID]
+    company_id: Mapped[UUID]
+    estate_id: Mapped[UUID]
+    aggregate: Mapped[str]
+    aggregate_id: Mapped[UUID]
+    subject: Mapped[str]
+    name: Mapped[str]
+    number: Mapped[str | None]
+    handler: Mapped[str | None]
+    urgent: Mapped[bool]
+    target: Mapped[timedelta]
+    working: Mapped[bool]
+    warn: Mapped[float]
+    ladder: Mapped[list[str]] = mapped_column(ARRAY(sa.Text))
+    started_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True))
+    spent: Mapped[timedelta] = mapped_column(default=timedelta(0))
+    running_since: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
+    marks: Mapped[list[datetime]] = mapped_column(ARRAY(sa.DateTime(timezone=True)))
+    level: Mapped[int] = mapped_column(default=0)
+    next_at: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
+    breached_at: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
+    stopped_at: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
+    cancelled: Mapped[bool] = mapped_column(default=False)
+
+    @property
+    def running(self) -> bool:
+        return self.stopped_at is None and self.running_since is not None
+
+    @property
+    def paused(self) -> bool:
+        return self.stopped_at is None and self.running_since is None
+
+    @property
+    def due_at(self) -> datetime | None:
+        """When it is breached if nothing happens; the instant it was due once stopped; None while paused."""
+        return self.marks[1] if len(self.marks) > 1 and not self.paused else None
+
+    def pause(self, act: Act) -> None:
+        if self.running:
+            assert self.running_since is not None
+            self.spent += calendar.between(self._calendar(act.terms), self.running_since, act.now)
+            self.running_since, self.next_at = None, None
+
+    def resume(self, act: Act) -> None:
+        if self.paused:
+            self.running_since = act.now
+            self.mark(act.terms)
+
+    def stop(self, act: Act, *, cancelled: bool = False) -> None:
+        """The limit was kept, or the case no longer needs it. A breach that the sweep has not seen yet is still one."""
+        if self.stopped_at is not None:
+            return
+        due = self.due_at
+        if not cancelled and self.breached_at is None and due is not None and act.now > due:
+            self.breached_at = due
+        if self.running_since is not None:
+            self.spent += calendar.between(self._calendar(act.terms), self.running_since, act.now)
+        self.stopped_at, self.running_since, self.next_at, self.cancelled = act.now, None, None, cancelled
+
+    def retarget(self, target: timedelta, act: Act) -> None:
+        """Another target (policy, severity, appointment): what remains changes, `spent` stays."""
+        self.target = target
+        if self.running:
+            assert self.running_since is not None
+            self.mark(act.terms)
+
+    def mark(self, terms: Terms) -> None:
+        """Works out every instant at which the clock must act, from what has been spent already."""
+        assert self.running_since is not None
+        days, step = self._calendar(terms), terms.duration(RUNG_STEP)
+
+        def at(amount: timedelta) -> datetime:
+            assert self.running_since is not None
+            return calendar.add(days, self.running_since, max(amount - self.spent, timedelta(0)))
+
+        breach = at(self.target)
+        self.marks = [at(self.target * self.warn), breach, *(breach + step * rung for rung in range(1, len(self.ladder)))]
+        self.next_at = self.marks[self.level] if self.level < len(self.marks) else None
+
+    def _calendar(self, terms: Terms) -> calendar.Calendar | None:
+        return terms.calendar if self.working else None
+
+
+def tick(case: Aggregate, rules: Sequence[ClockRule], action: str, act: Act) -> None:
+    """Starts and stops the clocks of a case as its table says for `action`."""
+    for rule in rules:
+        running = next((clock for clock in case.clocks if clock.name == rule.name and clock.stopped_at is None), None)
+        if running and action in rule.stops | rule.restarts:
+            running.stop(act)
+        if running and action in rule.cancels:
+            running.stop(act, cancelled=True)
+        if action in rule.starts or action in rule.restarts:
+            case.clocks.append(_started(case, rule, act))
+    for clock in case.clocks:
+        if clock.stopped_at is None:
+            clock.handler = case.handler
+
+
+def _started(case: Aggregate, rule: ClockRule, act: Act) -> Clock:
+    working, due = rule.working(case), rule.due(case)
+    target = act.terms.duration(rule.target(case))
+    if due is not None:
+        working, target = False, max(due - act.now, timedelta(0))
+    clock = Clock(
+        id=new_id(), group_id=case.group_id, company_id=case.company_id, estate_id=case.estate_id,
+        aggregate=case.KIND, aggregate_id=case.id, subject=case.subject, name=rule.name, number=case.number, handler=case.handler,
+        urgent=case.is_urgent, target=target, working=working, warn=rule.warn, ladder=list(rule.ladder),
+        started_at=act.now, spent=timedelta(0), running_since=act.now, marks=[], level=0, cancelled=False,
+    )  # fmt: skip
+    clock.mark(act.terms)
+    return clock
+
+
+SWEEP = """
+WITH now AS (SELECT clock_timestamp() + shifted_by AS at FROM business_time),
+due AS (
+    SELECT id FROM clocks WHERE next_at <= (SELECT at FROM now) ORDER BY next_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+), fired AS (
+    UPDATE clocks c
+       SET level = c.level + 1, next_at = c.marks[c.level + 2],
+           breached_at = CASE WHEN c.level + 1 = 2 THEN c.next_at ELSE c.breached_at END
+      FROM due WHERE c.id = due.id
+    RETURNING c.*, c.marks[c.level] AS due_at
+)
+INSERT INTO events (id, aggregate, aggregate_id, sequence, type, subject, group_id, company_id, estate_id, occurred_at, actor, data)
+SELECT gen_random_uuid(), 'clock', id, level,
+       CASE level WHEN 1 THEN 'ClockWarned' WHEN 2 THEN 'ClockBreached' ELSE 'ClockEscalated' END,
+       subject, group_id, company_id, estate_id, due_at, %(actor)s,
+       jsonb_strip_nulls(jsonb_build_object('clock', jsonb_build_object(
+           'clock', name, 'aggregate', aggregate, 'aggregateId', aggregate_id, 'number', number, 'handler', handler,
+           'urgent', urgent, 'startTime', to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+           'targetSeconds', (extract(epoch FROM target)::bigint)::text),
+           'rung', CASE WHEN level >= 2 THEN level - 1 END, 'role', CASE WHEN level >= 2 THEN ladder[level - 1] END))
+  FROM fired ORDER BY due_at
+RETURNING type, data -> 'clock' ->> 'clock'
+"""
+
+
+def sweep(database: Database) -> list[tuple[str, str]]:
+    """Fires every mark that is due, in batches of one statement each. Returns (event type, clock) of what fired.
+
+    Safe in every replica at once (SKIP LOCKED); one round fires one mark of a clock, so the rounds go on until none is due.
+    """
+    fired: list[tuple[str, str]] = []
+    while True:
+        with database.transaction() as tx:
+            rows = tx.execute(SWEEP, {"batch": SWEEP_BATCH, "actor": f"system/{database.service}"})  # type: ignore[arg-type]
+            tx.wrote = bool(rows)
+        fired += [(row[0], row[1]) for row in rows]
+        if not rows:
+            return fired

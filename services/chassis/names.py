@@ -1,0 +1,98 @@
+"""Resource names and page tokens (AIP-122, AIP-158), and the protobuf values every api module needs."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from uuid import UUID
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.type.money_pb2 import Money
+
+from services.chassis.errors import InvalidInput, Violation
+
+PAGE = 20
+
+
+def last(name: str) -> str:
+    """The id at the end of a resource name, as text; what is not an id will not be found."""
+    return name.rsplit("/", 1)[-1]
+
+
+def identifier(name: str, collection: str, field: str) -> UUID:
+    """`staff/<id>` → id. Raises InvalidInput naming the field."""
+    head, _, tail = name.rpartition("/")
+    try:
+        if head != collection:
+            raise ValueError
+        return UUID(tail)
+    except ValueError:
+        raise InvalidInput(f"{field} must be {collection}/<id>", violations=[Violation(field, f"must be {collection}/<id>")]) from None
+
+
+def page_token(request: Message, *position: object) -> str:
+    """A token that is good for the same query only."""
+    text = json.dumps([_query(request), *position], default=str, separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def page_position(request: Message) -> list[str]:
+    """Where the next page begins; empty for the first. Raises InvalidInput(INVALID_PAGE_TOKEN)."""
+    token: str = request.page_token  # type: ignore[attr-defined]
+    if not token:
+        return []
+    try:
+        query, *position = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+        if query != _query(request):
+            raise ValueError
+        return position
+    except (ValueError, TypeError):
+        what = [Violation("page_token", "must be the next_page_token of the same query")]
+        raise InvalidInput("the page token is not one of this query", reason="INVALID_PAGE_TOKEN", violations=what) from None
+
+
+def _query(request: Message) -> str:
+    same = type(request)()
+    same.CopyFrom(request)
+    for name in ("page_token", "page_size"):
+        same.ClearField(name)
+    return hashlib.sha256(same.SerializeToString(deterministic=True)).hexdigest()[:12]
+
+
+def stamp(at: datetime | None) -> Timestamp | None:
+    """None stays None: an unset field."""
+    if at is None:
+        return None
+    value = Timestamp()
+    value.FromDatetime(at)
+    return value
+
+
+def instant(message: Message, field: str) -> datetime | None:
+    value: Timestamp = getattr(message, field)
+    return value.ToDatetime(tzinfo=UTC) if message.HasField(field) else None
+
+
+def money(amount: Decimal, currency: str = "CNY") -> Money:
+    units = int(amount)
+    return Money(currency_code=currency, units=units, nanos=int((amount - units) * 1_000_000_000))
+
+
+def amount(value: Money, field: str) -> Decimal:
+    """Two decimals, not negative, CNY. Raises InvalidInput naming the field."""
+
+    def wrong(why: str) -> InvalidInput:
+        return InvalidInput(f"{field} {why}", reason="BAD_MONEY", violations=[Violation(field, why)])
+
+    if value.currency_code not in ("", "CNY"):
+        raise wrong("must be in CNY")
+    result = Decimal(value.units) + Decimal(value.nanos) / 1_000_000_000
+    if value.units < 0 or value.nanos < 0 or value.nanos > 999_999_999:
+        raise wrong("must not be negative")
+    if result > Decimal("99999999.99") or result != result.quantize(Decimal("0.01")):
+        raise wrong("must have at most two decimals and eight digits")
+    return result.quantize(Decimal("0.01"))

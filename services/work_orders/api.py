@@ -1,0 +1,244 @@
+"""One function per RPC of work_orders: load, call the entity, return it."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from services.chassis import directory
+from services.chassis.db import Transaction
+from services.chassis.errors import Conflict, InvalidInput, NotFound, Violation
+from services.chassis.lifecycle import history
+from services.chassis.names import PAGE, amount, identifier, instant, last, money, page_position, page_token, stamp
+from services.work_orders.repairs import Repair
+from steward.work_orders.v1 import repairs_pb2 as pb
+
+
+def report_repair(request: pb.ReportRepairRequest, tx: Transaction) -> pb.Repair:
+    asked, resident = request.repair, tx.principal.is_resident
+    unit_id = _unit(tx, asked.unit) if asked.unit else None
+    if resident and unit_id not in tx.scope.units:
+        raise _bad_unit("is not a unit of yours")
+    if not resident and not asked.contact_phone:
+        what = [Violation("repair.contact_phone", "is required when staff take in a report")]
+        raise InvalidInput("a telephone to reach the reporter is missing", rule="REP-03", violations=what)
+    channel = asked.channel or (pb.Repair.APP if resident else pb.Repair.FRONT_DESK)
+    repair = Repair.report(
+        tx.act(),
+        _estate(tx),
+        category=pb.Repair.Category.Name(asked.category),
+        description=asked.description,
+        channel=pb.Repair.Channel.Name(channel),
+        unit_id=unit_id,
+        unit=asked.unit,
+        location=asked.location,
+        urgent=asked.urgent,
+        reporter_id=UUID(tx.principal.id) if resident else None,
+        reporter_name=asked.reporter_name,
+        contact_phone=asked.contact_phone,
+        appointment_at=instant(asked, "appointment_time"),
+        expected_by=instant(asked, "expected_by"),
+    )
+    repair.number_in(tx, _estate(tx).zone)
+    tx.add(repair)
+    tx.prepare()
+    return message(repair)
+
+
+def get_repair(request: pb.GetRepairRequest, tx: Transaction) -> pb.Repair:
+    return message(tx.see(Repair, last(request.name)))
+
+
+def list_repairs(request: pb.ListRepairsRequest, tx: Transaction) -> pb.ListRepairsResponse:
+    size = request.page_size or PAGE
+    query = sa.select(Repair).where(tx.inside(Repair)).order_by(Repair.id.desc()).limit(size + 1)
+    if request.states:
+        query = query.where(Repair.state.in_([pb.Repair.State.Name(state) for state in request.states]))
+    if request.unit:
+        query = query.where(Repair.unit == request.unit)
+    if request.technician:
+        query = query.where(Repair.technician_id == identifier(request.technician, "staff", "technician"))
+    if request.urgent_only:
+        query = query.where(Repair.urgent)
+    if position := page_position(request):
+        query = query.where(Repair.id < UUID(position[0]))
+    found = list(tx.session.execute(query).scalars())
+    reply = pb.ListRepairsResponse(repairs=[message(repair) for repair in found[:size]])
+    if len(found) > size:
+        reply.next_page_token = page_token(request, found[size - 1].id)
+    return reply
+
+
+def list_repair_history(request: pb.ListRepairHistoryRequest, tx: Transaction) -> pb.ListRepairHistoryResponse:
+    repair = tx.see(Repair, last(request.parent))
+    entries = [
+        pb.HistoryEntry(event_time=stamp(c.at), actor=c.actor, action=c.action, from_state=c.from_state, to_state=c.to_state, note=c.note)
+        for c in history(tx, repair)
+    ]
+    return pb.ListRepairHistoryResponse(entries=entries)
+
+
+def survey_repair(request: pb.SurveyRepairRequest, tx: Transaction) -> pb.Repair:
+    repair = tx.get(Repair, last(request.name), request.etag)
+    repair.survey(tx.act(), request.repair_plan)
+    return message(repair)
+
+
+def dispatch_repair(request: pb.DispatchRepairRequest, tx: Transaction) -> pb.Repair:
+    repair = tx.get(Repair, last(request.name), request.etag)
+    technician = identifier(request.technician, "staff", "technician")
+    if not directory.holds_post(tx, technician, "TECHNICIAN", _estate(tx)):
+        what = [Violation("technician", "is no technician of this estate")]
+        raise InvalidInput("there is no such technician here", reason="TECHNICIAN_NOT_FOUND", rule="REP-13", violations=what)
+    repair.dispatch(tx.act(), technician, request.precautions, instant(request, "appointment_time"))
+    return message(repair)
+
+
+def take_repair(request: pb.TakeRepairRequest, tx: Transaction) -> pb.Repair:
+    repair = tx.get(Repair, last(request.name), request.etag)
+    repair.take(tx.act(), UUID(tx.principal.id))
+    return message(repair)
+
+
+def return_repair(request: pb.ReturnRepairRequest, tx: Transaction) -> pb.Repair:
+    repair = tx.get(Repair, last(request.name), request.etag)
+    repair.give_back(tx.act(request.reason))
+    return message(repair)
+
+
+def arrive_repair(request: pb.ArriveRepairRequest, tx: Transaction) -> pb.Repair:
+    repair = tx.get(Repair, last(request.name), request.etag)
+    repair.arrive(tx.act())
+    return message(repair)
+
+
+def charge_repair(request: pb.ChargeRepairRequest, tx: Transaction) -> pb.Repair:
+    repair = tx.get(Repair, last(request.name), request.etag)
+    asked = request.charge
+    repair.charge(tx.act(), asked.item, asked.quantity, amount(asked.unit_price, "charge.unit_price"), asked.reason)
+    return message(repair)
+
+
+def consent_repair(request: pb.ConsentRepairRequest, tx: Transaction) -> pb.Repair:
+    repair = tx.get(Repair, last(request.name), request.etag)
+    if tx.principal.is_resident:
+        method, given_by = "APP", str(tx.principal)
+    elif request.method in (pb.Consent.ON_PAPER, pb.Consent.TELEPHONE) and request.given_by:
+        method, given_by = pb.Consent.Method.Name(request.method), request.given_by
+    else:
+        what = [Violation("method", "must be ON_PAPER or TELEPHONE when staff record a consent, with given_by")]
+        raise InvalidInput("say how and by whom the consent was given", rule="REP-15", violations=what)
+    repair.consent(tx.act(), method, given_by)
+    return message(repair)
+
+
+def complete_repair(request: pb.CompleteRepairRequest, tx: Transaction) -> pb.Repair:
+    repair = tx.get(Repair, last(request.name), request.etag)
+    check = request.self_check
+    missing = [f for f in ("fault_removed", "function_restored", "site_cleared") if not getattr(check, f)]
+    if missing:
+        what = [Violation(f"self_check.{field}", "must be true") for field in missing]
+        raise InvalidInput("the self-check is not complete", reason="SELF_CHECK_INCOMPLETE", rule="REP-18", violations=what)
+    repair.complete(tx.act(), request.work_done)
+    return message(repair)
+
+
+def accept_repair(request: pb.AcceptRepairRequest, tx: Transaction) -> pb.Repair:
+    repair = tx.get(Repair, last(request.name), request.etag)
+    rating, recorded = request.rating, not tx.principal.is_resident and repair.unit_id is not None
+    signed_by = request.signed_by if recorded else str(tx.principal)
+    if recorded and not (request.signature and signed_by):
+        what = [Violation("signature", "is required, with signed_by, when staff record an acceptance")]
+        raise InvalidInput("the household's signature is missing", reason="SIGNATURE_REQUIRED", rule="REP-20", violations=what)
+    repair.accept(tx.act(), rating.attitude, rating.quality, rating.comment, signed_by)
+    if request.signature:
+        tx.add(repair.sign(tx.act(), request.signature))
+    return message(repair)
+
+
+def reject_repair(request: pb.RejectRepairRequest, tx: Transaction) -> pb.Repair:
+    repair = tx.get(Repair, last(request.name), request.etag)
+    repair.reject(tx.act(request.reason))
+    return message(repair)
+
+
+def file_repair(request: pb.FileRepairRequest, tx: Transaction) -> pb.Repair:
+    repair = tx.get(Repair, last(request.name), request.etag)
+    repair.file(tx.act(request.note))
+    return message(repair)
+
+
+def cancel_repair(request: pb.CancelRepairRequest, tx: Transaction) -> pb.Repair:
+    repair = tx.get(Repair, last(request.name), request.etag)
+    repair.cancel(tx.act(request.reason))
+    return message(repair)
+
+
+def message(repair: Repair) -> pb.Repair:
+    """The resource as callers see it."""
+    reply = pb.Repair(
+        name=repair.subject,
+        number=repair.number,
+        state=pb.Repair.State.Value(repair.state),
+        etag=repair.etag,
+        unit=repair.unit,
+        location=repair.location,
+        category=pb.Repair.Category.Value(repair.category),
+        description=repair.description,
+        channel=pb.Repair.Channel.Value(repair.channel),
+        urgent=repair.urgent,
+        contact_phone=repair.contact_phone,
+        reporter_name=repair.reporter_name,
+        appointment_time=stamp(repair.appointment_at),
+        expected_by=stamp(repair.expected_by),
+        report_time=stamp(repair.reported_at),
+        receiver=repair.receiver,
+        technician=repair.handler,
+        precautions=repair.precautions,
+        arrival_time=stamp(repair.arrived_at),
+        completion_time=stamp(repair.completed_at),
+        acceptance_time=stamp(repair.accepted_at),
+        work_done=repair.work_done,
+        rework_count=repair.rework_count,
+        cancel_reason=repair.cancel_reason,
+        repair_plan=repair.repair_plan,
+        signed_by=repair.signed_by,
+    )
+    if repair.attitude is not None:
+        reply.rating.CopyFrom(pb.Rating(attitude=repair.attitude, quality=repair.quality, comment=repair.rating_comment))
+    for charge in repair.charges:
+        reply.charges.add(item=charge.item, quantity=charge.quantity, unit_price=money(charge.unit_price), reason=charge.reason)
+    if repair.charges:
+        reply.charge_total.CopyFrom(money(repair.charge_total))
+    if repair.consent_at is not None:
+        method = pb.Consent.Method.Value(repair.consent_method)
+        reply.consent.CopyFrom(pb.Consent(method=method, given_by=repair.consent_by, give_time=stamp(repair.consent_at)))
+    for clock in repair.clocks:
+        reply.clocks.add(
+            clock=clock.name,
+            start_time=stamp(clock.started_at),
+            due_time=stamp(clock.due_at),
+            stop_time=stamp(clock.stopped_at),
+            breached=clock.breached_at is not None,
+            paused=clock.paused,
+            target_seconds=int(clock.target.total_seconds()),
+        )
+    return reply
+
+
+def _estate(tx: Transaction) -> directory.Estate:
+    if tx.estate is None:
+        raise Conflict("name one estate, not estates/-", reason="ESTATE_REQUIRED")
+    return tx.estate
+
+
+def _unit(tx: Transaction, number: str) -> UUID:
+    try:
+        return directory.unit_by_number(tx, _estate(tx), number).id
+    except NotFound:
+        raise _bad_unit("is not a unit of this estate") from None
+
+
+def _bad_unit(why: str) -> InvalidInput:
+    return InvalidInput(f"the unit {why}", reason="UNIT_NOT_FOUND", rule="REP-03", violations=[Violation("repair.unit", why)])

@@ -1,0 +1,379 @@
+"""Repairs (物业报修, REP-01…38): from a report to an order the household has accepted.
+
+The tables below are the process; the class holds what they cannot say. No grpc, no nameko, no clock but the act's.
+"""
+
+from __future__ import annotations
+
+import enum
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from services.chassis.access import Principal
+from services.chassis.clocks import ClockRule
+from services.chassis.db import Base, new_id
+from services.chassis.directory import Estate
+from services.chassis.errors import Conflict, InvalidInput, Violation
+from services.chassis.lifecycle import Act, Case, Lifecycle, Move
+from services.chassis.names import money, stamp
+from services.work_orders import policies
+from steward.work_orders.v1 import events_pb2 as events
+
+PNG = b"\x89PNG\r\n\x1a\n"
+URGENT = frozenset({"BURST_PIPE", "SMOKING_APPLIANCE", "WATER_CUT", "POWER_CUT", "CIRCUIT_HAZARD"})  # REP-06, REP-07
+MANAGERS = frozenset({"ENGINEERING_SUPERVISOR", "PROJECT_MANAGER"})
+FRONT_LINE = frozenset({"CUSTOMER_ASSISTANT", "CS_SUPERVISOR", "PROJECT_MANAGER"})
+
+
+class State(enum.StrEnum):
+    REPORTED = "REPORTED"
+    SURVEYED = "SURVEYED"
+    DISPATCHED = "DISPATCHED"
+    TAKEN = "TAKEN"
+    ON_SITE = "ON_SITE"
+    DONE = "DONE"
+    REWORK = "REWORK"
+    ACCEPTED = "ACCEPTED"
+    FILED = "FILED"
+    CANCELLED = "CANCELLED"
+
+
+REPORTED, SURVEYED, DISPATCHED, TAKEN, ON_SITE, DONE, REWORK, ACCEPTED, FILED, CANCELLED = State
+
+
+def in_unit(repair: Repair) -> bool:
+    return repair.unit_id is not None
+
+
+def is_public_area(repair: Repair) -> bool:
+    return repair.unit_id is None
+
+
+def his_own(repair: Repair, who: Principal) -> bool:
+    """The technician the order belongs to."""
+    return repair.technician_id is not None and str(repair.technician_id) == who.id
+
+
+def occupant_or_recorder(repair: Repair, who: Principal) -> bool:
+    """The household itself, or staff who record the household's word: the order's technician, the front desk."""
+    return who.is_resident or his_own(repair, who) or who.holds(frozenset({"CUSTOMER_ASSISTANT"}))
+
+
+def manager(repair: Repair, who: Principal) -> bool:
+    return who.holds(MANAGERS)
+
+
+def reporter_or_desk(repair: Repair, who: Principal) -> bool:
+    return who.holds(FRONT_LINE) or (who.is_resident and str(repair.reporter_id) == who.id)
+
+
+def his_own_or_manager(repair: Repair, who: Principal) -> bool:
+    return his_own(repair, who) or manager(repair, who)
+
+
+LIFECYCLE = Lifecycle(State, REPORTED, [
+    #    action       from                               to          narrows                              rules
+    Move("survey",    {REPORTED},                        SURVEYED,                                        rules="REP-11 REP-12"),
+    Move("dispatch",  {REPORTED, SURVEYED, DISPATCHED},  DISPATCHED,                                      rules="REP-13"),
+    Move("take",      {REPORTED, SURVEYED},              TAKEN,                                           rules="REP-09"),
+    Move("take",      {DISPATCHED},                      TAKEN,      only=his_own,                        rules="REP-09",
+         unless="this order was dispatched to another technician"),
+    Move("return",    {DISPATCHED, TAKEN},               REPORTED,   only=his_own_or_manager,             rules="REP-09"),
+    Move("arrive",    {TAKEN, REWORK},                   ON_SITE,    only=his_own,                        rules="REP-14"),
+    Move("charge",    {ON_SITE},                         ON_SITE,    only=his_own,                        rules="REP-05"),
+    Move("consent",   {ON_SITE},                         ON_SITE,    only=occupant_or_recorder,           rules="REP-15"),
+    Move("complete",  {ON_SITE},                         DONE,       only=his_own,                        rules="REP-18"),
+    Move("accept",    {DONE},                            ACCEPTED,   when=in_unit, only=occupant_or_recorder, rules="REP-19",
+         unless="a repair in a unit is accepted by its household"),
+    Move("accept",    {DONE},                            ACCEPTED,   when=is_public_area, only=manager,   rules="REP-22",
+         unless="a repair in a public area is accepted by the responsible manager"),
+    Move("reject",    {DONE},                            REWORK,     when=in_unit, only=occupant_or_recorder, rules="REP-21"),
+    Move("reject",    {DONE},                            REWORK,     when=is_public_area, only=manager,   rules="REP-22"),
+    Move("file",      {ACCEPTED},                        FILED,                                           rules="REP-23"),
+    Move("cancel",    {REPORTED, SURVEYED, DISPATCHED, TAKEN}, CANCELLED, only=reporter_or_desk,          rules="REP-35"),
+])  # fmt: skip
+
+LADDER = ("ENGINEERING_SUPERVISOR", "PROJECT_MANAGER", "MANAGEMENT_DEPT_MANAGER", "GENERAL_MANAGER")
+
+
+def ordinary(repair: Repair) -> bool:
+    return not repair.urgent
+
+
+CLOCKS = [
+    ClockRule("pickup", starts=frozenset({"report"}), stops=frozenset({"take"}), restarts=frozenset({"return"}), cancels=frozenset({"cancel"}),
+              target=lambda r: policies.PICKUP_URGENT if r.urgent else policies.PICKUP, working=ordinary, ladder=LADDER, rules="REP-10"),
+    ClockRule("on_site", starts=frozenset({"report"}), stops=frozenset({"arrive"}), cancels=frozenset({"cancel"}),
+              target=lambda r: policies.ON_SITE_URGENT if r.urgent else policies.ON_SITE, working=ordinary,
+              due=lambda r: None if r.urgent else r.appointment_at, ladder=LADDER, rules="REP-38"),
+    ClockRule("resolve", starts=frozenset({"report"}), stops=frozenset({"accept"}), cancels=frozenset({"cancel"}),
+              target=lambda r: policies.RESOLVE_URGENT if r.urgent else policies.RESOLVE, working=ordinary, ladder=LADDER, rules="X-34"),
+]  # fmt: skip
+
+
+class Charge(Base):
+    """A chargeable item with its explained price (REP-05)."""
+
+    __tablename__ = "repair_charges"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    group_id: Mapped[UUID]
+    company_id: Mapped[UUID]
+    estate_id: Mapped[UUID]
+    repair_id: Mapped[UUID] = mapped_column(sa.ForeignKey("repairs.id"))
+    item: Mapped[str]
+    quantity: Mapped[int]
+    unit_price: Mapped[Decimal] = mapped_column(sa.Numeric(12, 2))
+    reason: Mapped[str]
+    added_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True))
+
+    @property
+    def amount(self) -> Decimal:
+        return self.unit_price * self.quantity
+
+
+class Attachment(Base):
+    """A file that belongs to a case; today the signature of an acceptance."""
+
+    __tablename__ = "attachments"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    group_id: Mapped[UUID]
+    company_id: Mapped[UUID]
+    estate_id: Mapped[UUID]
+    aggregate_id: Mapped[UUID]
+    purpose: Mapped[str]
+    content_type: Mapped[str]
+    content: Mapped[bytes]
+    created_by: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True))
+
+
+class Repair(Case, Base):
+    """One repair order."""
+
+    __tablename__ = "repairs"
+    KIND, COLLECTION, PREFIX = "repair", "repairs", "WX"
+    LIFECYCLE, CLOCKS = LIFECYCLE, CLOCKS
+
+    unit_id: Mapped[UUID | None]
+    unit: Mapped[str] = mapped_column(default="")
+    location: Mapped[str] = mapped_column(default="")
+    category: Mapped[str]
+    description: Mapped[str]
+    channel: Mapped[str]
+    urgent: Mapped[bool]
+    reporter_id: Mapped[UUID | None]
+    reporter_name: Mapped[str] = mapped_column(default="")
+    contact_phone: Mapped[str] = mapped_column(default="")
+    receiver: Mapped[str]
+    reported_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True))
+    appointment_at: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
+    expected_by: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
+    repair_plan: Mapped[str] = mapped_column(default="")
+    technician_id: Mapped[UUID | None]
+    precautions: Mapped[str] = mapped_column(default="")
+    arrived_at: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
+    completed_at: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
+    accepted_at: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
+    work_done: Mapped[str] = mapped_column(default="")
+    rework_count: Mapped[int] = mapped_column(default=0)
+    consent_method: Mapped[str] = mapped_column(default="")
+    consent_by: Mapped[str] = mapped_column(default="")
+    consent_at: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
+    attitude: Mapped[int | None]
+    quality: Mapped[int | None]
+    rating_comment: Mapped[str] = mapped_column(default="")
+    signed_by: Mapped[str] = mapped_column(default="")
+    cancel_reason: Mapped[str] = mapped_column(default="")
+
+    charges: Mapped[list[Charge]] = relationship(Charge, order_by=Charge.added_at, lazy="selectin")
+
+    @classmethod
+    def owned_by(cls) -> tuple[Any, Any]:
+        return cls.reporter_id, cls.unit_id
+
+    @classmethod
+    def report(
+        cls,
+        act: Act,
+        estate: Estate,
+        *,
+        category: str,
+        description: str,
+        channel: str,
+        unit_id: UUID | None = None,
+        unit: str = "",
+        location: str = "",
+        urgent: bool = False,
+        reporter_id: UUID | None = None,
+        reporter_name: str = "",
+        contact_phone: str = "",
+        appointment_at: datetime | None = None,
+        expected_by: datetime | None = None,
+    ) -> Repair:
+        """REP-01, REP-03, REP-04, REP-06. Raises InvalidInput for a place or a time that cannot be."""
+        if unit_id is None and not location.strip():
+            raise _wrong("repair.location", "is required for a public area", "REP-03")
+        for field, at in (("repair.appointment_time", appointment_at), ("repair.expected_by", expected_by)):
+            if at is not None and at < act.now:
+                raise _wrong(field, "must not lie in the past", "REP-03")
+        repair = cls(
+            id=new_id(), group_id=estate.group_id, company_id=estate.company_id, estate_id=estate.id, estate_code=estate.code,
+            created_at=act.now, updated_at=act.now, version=0, event_count=0, number=None,
+            unit_id=unit_id, unit=unit, location=location, category=category, description=description, channel=channel,
+            urgent=urgent or category in URGENT, reporter_id=reporter_id, reporter_name=reporter_name, contact_phone=contact_phone,
+            receiver=str(act.principal), reported_at=act.now, appointment_at=appointment_at, expected_by=expected_by, rework_count=0,
+        )  # fmt: skip
+        repair.open(act, "report")
+        repair.record(
+            events.RepairReported(
+                repair=str(repair.id), unit_id=_text(unit_id), category=category, urgent=repair.urgent, reporter=_person(reporter_id),
+                receiver=repair.receiver, appointment_time=stamp(appointment_at),
+            ),
+            act,
+        )  # fmt: skip
+        return repair
+
+    @property
+    def handler(self) -> str | None:
+        return f"staff/{self.technician_id}" if self.technician_id else None
+
+    @property
+    def is_urgent(self) -> bool:
+        return self.urgent
+
+    @property
+    def charge_total(self) -> Decimal:
+        return sum((charge.amount for charge in self.charges), Decimal(0))
+
+    def survey(self, act: Act, repair_plan: str) -> None:
+        """REP-11, REP-12."""
+        self.move("survey", act, note=repair_plan, repair_plan=repair_plan)
+        self._happened(events.RepairSurveyed(surveyor=str(act.principal)), act)
+
+    def dispatch(self, act: Act, technician_id: UUID, precautions: str = "", appointment_at: datetime | None = None) -> None:
+        """REP-13: repairer, report, appointment and precautions go with the order."""
+        if appointment_at is not None and appointment_at < act.now:
+            raise _wrong("appointment_time", "must not lie in the past", "REP-13")
+        self.move("dispatch", act, note=f"staff/{technician_id}", technician_id=technician_id, precautions=precautions)
+        if appointment_at is not None:
+            self._appoint(act, appointment_at)
+        self._happened(events.RepairDispatched(technician=self.handler or "", urgent=self.urgent), act)
+
+    def take(self, act: Act, technician_id: UUID) -> None:
+        """REP-09: the technician signs for the order."""
+        self.move("take", act, technician_id=technician_id)
+        self._happened(events.RepairTaken(technician=self.handler or "", reporter=_person(self.reporter_id)), act)
+
+    def give_back(self, act: Act) -> None:
+        """REP-09, REP-10: open to all again, and its pick-up clock starts anew."""
+        technician = self.handler or ""
+        self.move("return", act, technician_id=None)
+        self._happened(events.RepairReturned(technician=technician, reason=act.reason), act)
+
+    def arrive(self, act: Act) -> None:
+        self.move("arrive", act, arrived_at=self.arrived_at or act.now)
+        self._happened(events.RepairArrived(technician=self.handler or ""), act)
+
+    def charge(self, act: Act, item: str, quantity: int, unit_price: Decimal, reason: str) -> None:
+        """REP-05: another price needs another consent."""
+        self.move("charge", act, note=f"{item} × {quantity}")
+        charge = Charge(
+            id=new_id(), group_id=self.group_id, company_id=self.company_id, estate_id=self.estate_id, repair_id=self.id,
+            item=item, quantity=quantity, unit_price=unit_price, reason=reason, added_at=act.now,
+        )  # fmt: skip
+        if self.charge_total + charge.amount > Decimal("99999999.99"):
+            raise _wrong("charge.unit_price", "makes the order dearer than any repair", "REP-05")
+        self.charges.append(charge)
+        self.consent_method, self.consent_by, self.consent_at = "", "", None
+        self._happened(events.RepairCharged(item=item, amount=money(charge.amount)), act)
+
+    def consent(self, act: Act, method: str, given_by: str) -> None:
+        """REP-15."""
+        self.move("consent", act, note=method, consent_method=method, consent_by=given_by, consent_at=act.now)
+        self._happened(events.RepairConsented(), act)
+
+    def complete(self, act: Act, work_done: str) -> None:
+        """REP-18; nothing chargeable is finished without the household's consent (REP-05, REP-15)."""
+        if self.state == ON_SITE and self.charges and self.consent_at is None:
+            raise Conflict("the household has not agreed to the charges yet", reason="CONSENT_MISSING", rule="REP-05")
+        self.move("complete", act, work_done=work_done, completed_at=act.now)
+        self._happened(
+            events.RepairCompleted(
+                technician=self.handler or "", reporter=_person(self.reporter_id), unit_id=_text(self.unit_id), charge_total=self._money()
+            ),
+            act,
+        )
+
+    def accept(self, act: Act, attitude: int, quality: int, comment: str, signed_by: str) -> None:
+        """REP-19, REP-20, REP-22."""
+        self.move(
+            "accept", act, note=comment,
+            attitude=attitude, quality=quality, rating_comment=comment, signed_by=signed_by, accepted_at=act.now,
+        )  # fmt: skip
+        self._happened(
+            events.RepairAccepted(
+                unit_id=_text(self.unit_id), technician=self.handler or "", reporter=_person(self.reporter_id), attitude=attitude,
+                quality=quality, first_pass=self.rework_count == 0, charge_total=self._money(), report_time=stamp(self.reported_at),
+            ),
+            act,
+        )  # fmt: skip
+
+    def sign(self, act: Act, png: bytes) -> Attachment:
+        """REP-19: the signature under the order. Raises InvalidInput(SIGNATURE_INVALID)."""
+        if not png.startswith(PNG):
+            what = [Violation("signature", "must be a PNG of at most 64 KiB")]
+            raise InvalidInput("the signature is not a PNG", reason="SIGNATURE_INVALID", rule="REP-19", violations=what)
+        return Attachment(
+            id=new_id(), group_id=self.group_id, company_id=self.company_id, estate_id=self.estate_id, aggregate_id=self.id,
+            purpose="signature", content_type="image/png", content=png, created_by=str(act.principal), created_at=act.now,
+        )  # fmt: skip
+
+    def reject(self, act: Act) -> None:
+        """REP-21: rework until the household is satisfied."""
+        self.move("reject", act, rework_count=self.rework_count + 1)
+        self._happened(
+            events.RepairRejected(technician=self.handler or "", rework_count=self.rework_count, reporter=_person(self.reporter_id)), act
+        )
+
+    def file(self, act: Act) -> None:
+        """REP-23, REP-24, REP-28."""
+        self.move("file", act)
+        self._happened(events.RepairFiled(), act)
+
+    def cancel(self, act: Act) -> None:
+        self.move("cancel", act, cancel_reason=act.reason)
+        self._happened(events.RepairCancelled(technician=self.handler or "", reporter=_person(self.reporter_id)), act)
+
+    def _appoint(self, act: Act, at: datetime) -> None:
+        self.appointment_at = at
+        for clock in self.clocks:
+            if clock.name == "on_site" and clock.stopped_at is None and not self.urgent:
+                clock.working = False
+                clock.retarget(clock.spent + (at - (clock.running_since or at)), act)
+
+    def _happened(self, event: Any, act: Act) -> None:
+        event.repair, event.number = str(self.id), self.number or ""
+        self.record(event, act)
+
+    def _money(self) -> Any:
+        return money(self.charge_total) if self.charges else None
+
+
+def _wrong(field: str, why: str, rule: str) -> InvalidInput:
+    return InvalidInput(f"{field} {why}", rule=rule, violations=[Violation(field, why)])
+
+
+def _text(identifier: UUID | None) -> str:
+    return str(identifier) if identifier else ""
+
+
+def _person(identifier: UUID | None) -> str:
+    return f"people/{identifier}" if identifier else ""
+
