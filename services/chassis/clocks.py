@@ -18,9 +18,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
-from services.chassis import calendar
+from services.chassis import calendar, observe
 from services.chassis.db import Base, new_id
 from services.chassis.policies import Policy, Terms
+from services.chassis.reactions import every
 
 if TYPE_CHECKING:
     from services.chassis.db import Database
@@ -194,6 +195,15 @@ SELECT gen_random_uuid(), 'clock', id, level,
   FROM fired ORDER BY due_at
 RETURNING type, data -> 'clock' ->> 'clock'
 """
+
+
+@every(1, name="clocks")
+def run_clocks(database: Database) -> int:
+    """The sweep, every second in every worker."""
+    fired = sweep(database)
+    for mark, clock in fired:
+        observe.CLOCKS_FIRED.labels(database.service, clock, mark).inc()
+    return len(fired)
 
 
 def sweep(database: Database) -> list[tuple[str, str]]:

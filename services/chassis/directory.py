@@ -17,8 +17,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.chassis.access import Grant
 from services.chassis.db import Transaction
 from services.chassis.errors import NotFound
+from services.chassis.reactions import Event, on
 from steward.options.v1 import options_pb2
 from steward.residents.v1 import directory_pb2 as pb
+from steward.residents.v1 import events_pb2
 
 LEVELS = {"GROUP": "group", "COMPANY": "company", "ESTATE": "estate"}
 
@@ -117,6 +119,12 @@ def filled(tx: Transaction) -> bool:
 
 def mark_filled(tx: Transaction) -> None:
     tx.execute("UPDATE dir_state SET filled_at = clock_timestamp()")
+
+
+@on(events_pb2.DirectoryChanged, queue="directory")
+def take_over(event: Event[events_pb2.DirectoryChanged], tx: Transaction) -> None:
+    """Every service but residents keeps its copy by this."""
+    apply(tx, event.data.entries)
 
 
 def apply(tx: Transaction, entries: Iterable[pb.DirectoryEntry]) -> int:

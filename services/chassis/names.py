@@ -72,6 +72,13 @@ def stamp(at: datetime | None) -> Timestamp | None:
     return value
 
 
+def stamp_seconds(at: float) -> Timestamp:
+    """From seconds since the epoch."""
+    value = Timestamp()
+    value.FromMilliseconds(int(at * 1000))
+    return value
+
+
 def instant(message: Message, field: str) -> datetime | None:
     value: Timestamp = getattr(message, field)
     return value.ToDatetime(tzinfo=UTC) if message.HasField(field) else None

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import grpc
@@ -33,14 +33,16 @@ from protovalidate import Validator
 
 from services.chassis import directory, observe
 from services.chassis.access import EVERYTHING, Access, Grant, Principal, Scope, Verifier, covers, declared, opened
+from services.chassis.business_time import Walk
 from services.chassis.db import Database, Key, Transaction, with_retries
 from services.chassis.errors import Forbidden, InvalidInput, NotFound, StewardError, Unauthenticated, Unavailable, Violation
 from services.chassis.settings import Settings, settings
+from steward.chassis.v1 import business_time_pb2
 
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE = 48 * 1024 * 1024  # bytes; an import of 32 MiB with room around it
-READS = ("Get", "List", "Search", "Download")
+READS = ("Get", "List", "Search", "Count", "Download", "Exchange")
 
 Function = Callable[[Any, Transaction], Message]
 
@@ -138,8 +140,10 @@ class Guard:
     def enter(self, operation: Operation, principal: Principal, request: Any, database: Database, timeout: float) -> tuple[Scope, Any]:
         """The scope of the call and the estate it names. Raises NotFound when that is outside the caller's part of the tree."""
         access = operation.access
-        if access.scope in ("INTERNAL", "PUBLIC", "SELF"):
+        if access.scope in ("INTERNAL", "PUBLIC"):
             return EVERYTHING, None
+        if access.scope == "SELF":  # no part of the tree; rows of one's own are protected by the principal
+            return Scope(), None
         scope = opened(principal, access.roles)
         if principal.is_staff:
             scope = self._still_held(principal, access, scope, database, timeout)
@@ -208,6 +212,8 @@ class Server:
             maximum_concurrent_rpcs=self.config.api_threads + self.config.api_queue,
             options=[("grpc.max_receive_message_length", MAX_MESSAGE), ("grpc.max_send_message_length", MAX_MESSAGE), ("grpc.so_reuseport", 0)],
         )
+        if self.config.development:
+            self.operations += self._moved_time()
         self.health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._grpc)
         by_service: dict[str, dict[str, grpc.RpcMethodHandler]] = {}
@@ -219,6 +225,13 @@ class Server:
             by_service.setdefault(operation.method.containing_service.full_name, {})[operation.method.name] = handler
         for name, handlers in by_service.items():
             self._grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+
+    def _moved_time(self) -> list[Operation]:
+        """The operations of BusinessTime; they open their own transactions, in the database of the service they name."""
+        walk = Walk(self.databases)
+        proto = business_time_pb2.DESCRIPTOR.services_by_name["BusinessTime"]
+        first = next(iter(self.databases))
+        return [Operation(first, m, cast(Access, declared(m)), getattr(walk, snake(m.name))) for m in proto.methods]
 
     def start(self) -> int:
         """Listens, and returns the port."""

@@ -1,0 +1,62 @@
+"""Moved time, in the development profile: what the gateway asks of every service while it walks time forward.
+
+Business time is machine time plus `shifted_by`, one row in each database, read at the beginning of every transaction; so all
+processes of a service see a shift at once, and it stays with the data. It only ever moves forward.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC
+from uuid import UUID
+
+from services.chassis import clocks
+from services.chassis.db import Database, Transaction
+from services.chassis.errors import NotFound
+from services.chassis.names import instant, stamp
+from services.chassis.reactions import reactions_of
+from steward.chassis.v1 import business_time_pb2 as pb
+
+EPOCH_EVENTS = 5000  # events of one walk that are looked at
+
+
+class Walk:
+    """The functions of the gRPC service BusinessTime, for the databases of one process."""
+
+    def __init__(self, databases: dict[str, Database]):
+        self._databases = databases
+
+    def _database(self, service: str) -> Database:
+        if service not in self._databases:
+            raise NotFound(f"this process does not serve {service}", reason="NOT_SERVED_HERE")
+        return self._databases[service]
+
+    def get_business_time(self, request: pb.GetBusinessTimeRequest, _: Transaction | None) -> pb.BusinessTimeState:
+        since = instant(request, "events_since")
+        with self._database(request.service).read() as tx:
+            due = tx.execute("SELECT min(next_at) FROM clocks WHERE next_at IS NOT NULL")[0][0]
+            waiting = tx.execute("SELECT count(*) FROM events WHERE position IS NULL OR published_at IS NULL")[0][0]
+            state = pb.BusinessTimeState(now=stamp(tx.now), next_due=stamp(due), unpublished=waiting)
+            if since is not None:
+                rows = tx.execute(
+                    "SELECT id, type, subject, occurred_at FROM events WHERE recorded_at >= %s ORDER BY recorded_at LIMIT %s", (since, EPOCH_EVENTS)
+                )
+                for identifier, kind, subject, at in rows:
+                    state.events.add(id=str(identifier), source=request.service, type=kind, subject=subject, occurred_at=stamp(at))
+        return state
+
+    def shift_business_time(self, request: pb.ShiftBusinessTimeRequest, _: Transaction | None) -> pb.ShiftBusinessTimeResponse:
+        database = self._database(request.service)
+        with database.transaction() as tx:
+            tx.execute(
+                "UPDATE business_time SET shifted_by = greatest(shifted_by, %s - clock_timestamp())", (request.to.ToDatetime(tzinfo=UTC),)
+            )
+        return pb.ShiftBusinessTimeResponse(fired=clocks.run_clocks(database))
+
+    def list_unhandled(self, request: pb.ListUnhandledRequest, _: Transaction | None) -> pb.ListUnhandledResponse:
+        table = reactions_of(request.service).by_event
+        wanted = {(reaction.name, UUID(event.id)) for event in request.events for reaction in table.get((event.source, event.type), ())}
+        with self._database(request.service).read() as tx:
+            ids = [identifier for _, identifier in wanted]
+            done = set(tx.execute("SELECT reaction, event_id FROM inbox WHERE event_id = ANY(%s)", (ids,)))
+            dead = {row[0] for row in tx.execute("SELECT event_id FROM dead_letters WHERE event_id = ANY(%s)", (ids,))}
+        return pb.ListUnhandledResponse(unhandled=sorted(f"{name} {event}" for name, event in wanted - done if event not in dead))
