@@ -36,15 +36,15 @@ class ClockRule:
     """One line of a process's CLOCKS table.
 
     `target` gives the policy for a case; `working` says whether it counts the estate's working hours only (else 24×7).
-    `due` overrides both with a fixed instant, for appointments. `warn` is the share of the target at which the handler is
+    `due` overrides both with a fixed instant, for appointments and ends of days; one of the two is given. `warn` is the share of the target at which the handler is
     reminded. `ladder` names the roles told at the breach and after each further step.
     """
 
     name: str
     starts: frozenset[str]
     stops: frozenset[str]
-    target: Callable[[Any], Policy]
     rules: str
+    target: Callable[[Any], Policy] | None = None
     working: Callable[[Any], bool] = lambda case: False
     due: Callable[[Any], datetime | None] = lambda case: None
     restarts: frozenset[str] = frozenset()
@@ -125,6 +125,13 @@ class Clock(Base):
             assert self.running_since is not None
             self.mark(act.terms)
 
+    def aim(self, due: datetime, act: Act) -> None:
+        """A fixed instant from now on: another appointment, the end of another day."""
+        if self.running:
+            assert self.running_since is not None
+            self.working = False
+            self.retarget(self.spent + (due - self.running_since), act)
+
     def mark(self, terms: Terms) -> None:
         """Works out every instant at which the clock must act, from what has been spent already."""
         assert self.running_since is not None
@@ -159,9 +166,12 @@ def tick(case: Aggregate, rules: Sequence[ClockRule], action: str, act: Act) -> 
 
 def _started(case: Aggregate, rule: ClockRule, act: Act) -> Clock:
     working, due = rule.working(case), rule.due(case)
-    target = act.terms.duration(rule.target(case))
     if due is not None:
         working, target = False, max(due - act.now, timedelta(0))
+    elif rule.target is not None:
+        target = act.terms.duration(rule.target(case))
+    else:
+        raise ValueError(f"the clock {rule.name} has neither a target nor a due instant")
     clock = Clock(
         id=new_id(), group_id=case.group_id, company_id=case.company_id, estate_id=case.estate_id,
         aggregate=case.KIND, aggregate_id=case.id, subject=case.subject, name=rule.name, number=case.number, handler=case.handler,
@@ -190,7 +200,7 @@ SELECT gen_random_uuid(), 'clock', id, level,
        jsonb_strip_nulls(jsonb_build_object('clock', jsonb_build_object(
            'clock', name, 'aggregate', aggregate, 'aggregateId', aggregate_id, 'number', number, 'handler', handler,
            'urgent', urgent, 'startTime', to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
-           'targetSeconds', (extract(epoch FROM target)::bigint)::text),
+           'targetSeconds', (extract(epoch FROM target)::bigint)::text, 'ladder', to_jsonb(ladder)),
            'rung', CASE WHEN level >= 2 THEN level - 1 END, 'role', CASE WHEN level >= 2 THEN ladder[level - 1] END))
   FROM fired ORDER BY due_at
 RETURNING type, data -> 'clock' ->> 'clock'

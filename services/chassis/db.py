@@ -23,7 +23,7 @@ import uuid_utils
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from psycopg2.extras import register_uuid
 from sqlalchemy.exc import DBAPIError, OperationalError
-from sqlalchemy.orm import DeclarativeBase, Session, noload, sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Session, lazyload, sessionmaker
 from sqlalchemy.orm.attributes import set_committed_value
 
 from services.chassis.access import EVERYTHING, Principal, Scope, system
@@ -94,6 +94,7 @@ class Transaction:
         self.before_flush: list[Callable[[], None]] = []  # what takes a hot lock, so that it is held briefly
         self.after_commit: list[Callable[[], None]] = []  # counters and in-process caches
         self.wrote = False  # events, that is: the relay is woken
+        self.touched: dict[int, Any] = {}  # entities that were new or changed: a session holds them only until they are flushed
         self._final: list[tuple[str, Sequence[Any]]] = []  # statements of the flush
         self._key: Key | None = None
 
@@ -102,6 +103,12 @@ class Transaction:
         from services.chassis.lifecycle import Act
 
         return Act(self.principal, self.now, reason, self.terms())
+
+    def as_system(self) -> Act:
+        """For moves that follow from another by rule; the reason names who caused it."""
+        from services.chassis.lifecycle import Act
+
+        return Act(system(self.service), self.now, f"by {self.principal}", self.terms())
 
     def terms(self) -> Terms:
         """The policy values in force at `self.estate`."""
@@ -115,7 +122,7 @@ class Transaction:
         """The aggregate, its row locked until commit. Raises NotFound, StaleEtag, then what was wrong with the request."""
         query = self._one(cls, identifier).with_for_update()
         if hasattr(cls, "clocks"):  # their rows are locked too, after the case's: the sweep skips them meanwhile
-            query = query.options(noload(cls.clocks))
+            query = query.options(lazyload(cls.clocks))
         entity = self.session.execute(query).scalar_one_or_none()
         if entity is None:
             raise NotFound(f"there is no such {cls.__tablename__.rstrip('s')}", reason=f"{cls.KIND.upper()}_NOT_FOUND")
@@ -208,6 +215,7 @@ class Database:
         )
         sa.event.listen(self.engine, "checkin", _rollback_leftovers)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False, autoflush=False)
+        sa.event.listen(self._sessions, "before_flush", _hold)
         self._wake = _Waker(self)
         self.policies = Policies()
 
@@ -231,6 +239,7 @@ class Database:
         principal = principal or system(self.service)
         session = self._sessions()
         tx = Transaction(session, self, principal, scope)
+        session.info["touched"] = tx.touched
         try:
             with _translated():
                 self._prelude(tx, key, timeout, inbox, read_only)
@@ -332,6 +341,11 @@ def with_retries(work: Callable[[], R], attempts: int = 3) -> R:
             if error.reason != "TRANSACTION_RETRY" or attempt == attempts - 1:
                 raise
     raise AssertionError("unreachable")
+
+
+def _hold(session: Session, *_: object) -> None:
+    """Keeps what is about to be flushed: an entity that only the weak identity map knew would take its events with it."""
+    session.info["touched"].update((id(entity), entity) for entity in (*session.new, *session.dirty))
 
 
 def _raw(session: Session) -> Any:

@@ -59,7 +59,7 @@ def collect(tx: Transaction) -> None:
     happened: list[Happened] = []
     changes: list[Any] = []
     rows = 0
-    for case in list(tx.session.identity_map.values()):
+    for case in tx.touched.values():
         if not isinstance(case, Aggregate):
             continue
         for sequence, message, at in case.taken_events():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import importlib
+import inspect
 import logging
 import pkgutil
 import signal
@@ -81,17 +82,24 @@ def proto_services(service: str) -> list[ServiceDescriptor]:
 
 def operations(service: str) -> list[Operation]:
     """Every RPC of a service with its function. Raises LookupError naming what is missing."""
-    api = importlib.import_module(f"services.{service}.api")
+    functions = _functions(service)
     found = []
     for proto in proto_services(service):
         for method in proto.methods:
-            access, function = declared(method), getattr(api, snake(method.name), None)
+            access, function = declared(method), functions.get(snake(method.name))
             if access is None:
                 raise LookupError(f"{method.full_name} declares no access rule")
             if function is None:
                 raise LookupError(f"services.{service}.api has no {snake(method.name)} for {method.full_name}")
             found.append(Operation(service, method, access, function))
     return found
+
+
+def _functions(service: str) -> dict[str, Function]:
+    """The functions of `services/<service>/api`, a module or a folder of modules."""
+    api = importlib.import_module(f"services.{service}.api")
+    modules = [api] + [importlib.import_module(f"{api.__name__}.{m.name}") for m in pkgutil.iter_modules(getattr(api, "__path__", ()))]
+    return {name: function for module in modules for name, function in vars(module).items() if inspect.isfunction(function)}
 
 
 class Recent:

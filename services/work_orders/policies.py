@@ -11,3 +11,11 @@ ON_SITE_URGENT = Policy(
 ON_SITE = Policy("repair.on_site", "seconds", 24 * 3600, "REP-38", least=1, most=72 * 3600, says="on site when no appointment was made")
 RESOLVE_URGENT = Policy("repair.resolve.urgent", "seconds", 4 * 3600, "X-34", least=1, most=86_400, says="an urgent case is accepted by the household")
 RESOLVE = Policy("repair.resolve", "seconds", 72 * 3600, "X-34", least=1, most=30 * 86_400, says="an ordinary case is accepted, working hours")
+
+FOLLOWUP_RATE_REPAIR = Policy("followup.rate.repair", "ratio", 0.90, "FUP-09", least=0.0, most=1.0, says="classes A, B and C, inclusive")
+FOLLOWUP_RATE_SPECIAL = Policy("followup.rate.special", "ratio", 1.00, "FUP-07", least=0.0, most=1.0, says="home repair and other special services")
+FOLLOWUP_ATTEMPTS = Policy("followup.attempts", "count", 3, "FUP-27", least=1, most=20, says="attempts before a household counts as unreached")
+FOLLOWUP_ATTEMPT_DAYS = Policy("followup.attempt_days", "count", 2, "FUP-27", least=1, most=20, says="different days these attempts lie on")
+FOLLOWUP_MAX_ROUNDS = Policy("followup.max_rounds", "count", 2, "FUP-12", least=1, most=10, says="dissatisfied rounds before the supervisor is told")
+FOLLOWUP_HOURS = Policy("followup.hours", "text", "09:00-20:00", "FUP-26", says="when households are telephoned and visited")
+FOLLOWUP_CUTOFF = Policy("followup.cutoff", "text", "17:00", "REP-25", says="orders returned later are followed up on the next duty day")

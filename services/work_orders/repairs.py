@@ -19,7 +19,7 @@ from services.chassis.clocks import ClockRule
 from services.chassis.db import Base, new_id
 from services.chassis.directory import Estate
 from services.chassis.errors import Conflict, InvalidInput, Violation
-from services.chassis.lifecycle import Act, Case, Lifecycle, Move
+from services.chassis.lifecycle import SYSTEM, Act, Case, Lifecycle, Move
 from services.chassis.names import money, stamp
 from services.work_orders import policies
 from steward.work_orders.v1 import events_pb2 as events
@@ -95,6 +95,7 @@ LIFECYCLE = Lifecycle(State, REPORTED, [
     Move("reject",    {DONE},                            REWORK,     when=in_unit, only=occupant_or_recorder, rules="REP-21"),
     Move("reject",    {DONE},                            REWORK,     when=is_public_area, only=manager,   rules="REP-22"),
     Move("file",      {ACCEPTED},                        FILED,                                           rules="REP-23"),
+    Move("reopen",    {FILED},                           REWORK,     by=SYSTEM,                           rules="FUP-12"),
     Move("cancel",    {REPORTED, SURVEYED, DISPATCHED, TAKEN}, CANCELLED, only=reporter_or_desk,          rules="REP-35"),
 ])  # fmt: skip
 
@@ -111,7 +112,7 @@ CLOCKS = [
     ClockRule("on_site", starts=frozenset({"report"}), stops=frozenset({"arrive"}), cancels=frozenset({"cancel"}),
               target=lambda r: policies.ON_SITE_URGENT if r.urgent else policies.ON_SITE, working=ordinary,
               due=lambda r: None if r.urgent else r.appointment_at, ladder=LADDER, rules="REP-38"),
-    ClockRule("resolve", starts=frozenset({"report"}), stops=frozenset({"accept"}), cancels=frozenset({"cancel"}),
+    ClockRule("resolve", starts=frozenset({"report", "reopen"}), stops=frozenset({"accept"}), cancels=frozenset({"cancel"}),
               target=lambda r: policies.RESOLVE_URGENT if r.urgent else policies.RESOLVE, working=ordinary, ladder=LADDER, rules="X-34"),
 ]  # fmt: skip
 
@@ -347,6 +348,11 @@ class Repair(Case, Base):
         self.move("file", act)
         self._happened(events.RepairFiled(), act)
 
+    def reopen(self, act: Act) -> None:
+        """FUP-12: the household told the follow-up that it is not satisfied."""
+        self.move("reopen", act, rework_count=self.rework_count + 1)
+        self._happened(events.RepairReopened(technician=self.handler or ""), act)
+
     def cancel(self, act: Act) -> None:
         self.move("cancel", act, cancel_reason=act.reason)
         self._happened(events.RepairCancelled(technician=self.handler or "", reporter=_person(self.reporter_id)), act)
@@ -354,9 +360,8 @@ class Repair(Case, Base):
     def _appoint(self, act: Act, at: datetime) -> None:
         self.appointment_at = at
         for clock in self.clocks:
-            if clock.name == "on_site" and clock.stopped_at is None and not self.urgent:
-                clock.working = False
-                clock.retarget(clock.spent + (at - (clock.running_since or at)), act)
+            if clock.name == "on_site" and not self.urgent:
+                clock.aim(at, act)
 
     def _happened(self, event: Any, act: Act) -> None:
         event.repair, event.number = str(self.id), self.number or ""

@@ -1,4 +1,4 @@
-"""Repairs, their charges and the first attachments.
+"""Repairs, their charges, follow-ups and the first attachments.
 
 Revision ID: work_orders_0001
 """
@@ -45,15 +45,37 @@ CREATE TABLE repair_charges (
 );
 CREATE INDEX repair_charges_repair ON repair_charges (repair_id);
 
+CREATE TABLE follow_ups (
+    id uuid PRIMARY KEY, group_id uuid NOT NULL, company_id uuid NOT NULL, estate_id uuid NOT NULL, estate_code text NOT NULL,
+    version integer NOT NULL, event_count integer NOT NULL, created_at timestamptz NOT NULL, updated_at timestamptz NOT NULL,
+    number text, state text NOT NULL, repair_id uuid NOT NULL REFERENCES repairs (id), repair_number text NOT NULL, technician_id uuid,
+    follow_up_class text NOT NULL, round integer NOT NULL, returned_at timestamptz NOT NULL, due_at timestamptz NOT NULL
+);
+CREATE UNIQUE INDEX follow_ups_repair ON follow_ups (repair_id);
+CREATE UNIQUE INDEX follow_ups_number ON follow_ups (estate_id, number);
+CREATE INDEX follow_ups_estate ON follow_ups (estate_id, id DESC);
+CREATE INDEX follow_ups_estate_state ON follow_ups (estate_id, state, id DESC);
+CREATE INDEX follow_ups_estate_returned ON follow_ups (estate_id, returned_at);
+CREATE INDEX follow_ups_company ON follow_ups (company_id, id DESC);
+CREATE INDEX follow_ups_group ON follow_ups (group_id, id DESC);
+
+CREATE TABLE follow_up_attempts (
+    id uuid PRIMARY KEY, group_id uuid NOT NULL, company_id uuid NOT NULL, estate_id uuid NOT NULL,
+    follow_up_id uuid NOT NULL REFERENCES follow_ups (id), round integer NOT NULL, attempted_at timestamptz NOT NULL, actor text NOT NULL,
+    method text NOT NULL, reached boolean NOT NULL, dealt_with boolean NOT NULL, grade text NOT NULL, opinion text NOT NULL
+);
+CREATE INDEX follow_up_attempts_follow_up ON follow_up_attempts (follow_up_id);
+
 CREATE TABLE attachments (
     id uuid PRIMARY KEY, group_id uuid NOT NULL, company_id uuid NOT NULL, estate_id uuid NOT NULL, aggregate_id uuid NOT NULL,
     purpose text NOT NULL, content_type text NOT NULL, content bytea NOT NULL, created_by text NOT NULL, created_at timestamptz NOT NULL
 );
 CREATE INDEX attachments_case ON attachments (aggregate_id);
 """)
-    for table in ("repairs", "repair_charges"):
+    for table in ("repairs", "repair_charges", "follow_ups"):
         protect(table)
-    protect("attachments", append_only=True)
+    for table in ("follow_up_attempts", "attachments"):
+        protect(table, append_only=True)
 
 
 def downgrade() -> None:

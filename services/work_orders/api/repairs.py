@@ -1,4 +1,4 @@
-"""One function per RPC of work_orders: load, call the entity, return it."""
+"""The service Repairs: load, call the entity, return it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import sqlalchemy as sa
 from services.chassis import directory
 from services.chassis.db import Transaction
 from services.chassis.errors import Conflict, InvalidInput, NotFound, Violation
-from services.chassis.lifecycle import history
+from services.chassis.lifecycle import Case, history
 from services.chassis.names import PAGE, amount, identifier, instant, last, money, page_position, page_token, stamp
+from services.work_orders.followups import FollowUp
 from services.work_orders.repairs import Repair
 from steward.work_orders.v1 import repairs_pb2 as pb
 
@@ -26,7 +27,7 @@ def report_repair(request: pb.ReportRepairRequest, tx: Transaction) -> pb.Repair
     channel = asked.channel or (pb.Repair.APP if resident else pb.Repair.FRONT_DESK)
     repair = Repair.report(
         tx.act(),
-        _estate(tx),
+        one_estate(tx),
         category=pb.Repair.Category.Name(asked.category),
         description=asked.description,
         channel=pb.Repair.Channel.Name(channel),
@@ -40,7 +41,7 @@ def report_repair(request: pb.ReportRepairRequest, tx: Transaction) -> pb.Repair
         appointment_at=instant(asked, "appointment_time"),
         expected_by=instant(asked, "expected_by"),
     )
-    repair.number_in(tx, _estate(tx).zone)
+    repair.number_in(tx, one_estate(tx).zone)
     tx.add(repair)
     tx.prepare()
     return message(repair)
@@ -88,7 +89,7 @@ def survey_repair(request: pb.SurveyRepairRequest, tx: Transaction) -> pb.Repair
 def dispatch_repair(request: pb.DispatchRepairRequest, tx: Transaction) -> pb.Repair:
     repair = tx.get(Repair, last(request.name), request.etag)
     technician = identifier(request.technician, "staff", "technician")
-    if not directory.holds_post(tx, technician, "TECHNICIAN", _estate(tx)):
+    if not directory.holds_post(tx, technician, "TECHNICIAN", one_estate(tx)):
         what = [Violation("technician", "is no technician of this estate")]
         raise InvalidInput("there is no such technician here", reason="TECHNICIAN_NOT_FOUND", rule="REP-13", violations=what)
     repair.dispatch(tx.act(), technician, request.precautions, instant(request, "appointment_time"))
@@ -166,6 +167,11 @@ def reject_repair(request: pb.RejectRepairRequest, tx: Transaction) -> pb.Repair
 def file_repair(request: pb.FileRepairRequest, tx: Transaction) -> pb.Repair:
     repair = tx.get(Repair, last(request.name), request.etag)
     repair.file(tx.act(request.note))
+    follow_up = tx.session.execute(sa.select(FollowUp).where(FollowUp.repair_id == repair.id, tx.inside(FollowUp))).scalar_one_or_none()
+    if follow_up is None:
+        tx.add(FollowUp.of(repair, tx.act())).number_in(tx, one_estate(tx).zone)
+    else:
+        tx.get(FollowUp, follow_up.id).rectify(tx.as_system())
     return message(repair)
 
 
@@ -214,8 +220,13 @@ def message(repair: Repair) -> pb.Repair:
     if repair.consent_at is not None:
         method = pb.Consent.Method.Value(repair.consent_method)
         reply.consent.CopyFrom(pb.Consent(method=method, given_by=repair.consent_by, give_time=stamp(repair.consent_at)))
-    for clock in repair.clocks:
-        reply.clocks.add(
+    reply.clocks.extend(clock_messages(repair))
+    return reply
+
+
+def clock_messages(case: Case) -> list[pb.Clock]:
+    return [
+        pb.Clock(
             clock=clock.name,
             start_time=stamp(clock.started_at),
             due_time=stamp(clock.due_at),
@@ -224,10 +235,11 @@ def message(repair: Repair) -> pb.Repair:
             paused=clock.paused,
             target_seconds=int(clock.target.total_seconds()),
         )
-    return reply
+        for clock in case.clocks
+    ]
 
 
-def _estate(tx: Transaction) -> directory.Estate:
+def one_estate(tx: Transaction) -> directory.Estate:
     if tx.estate is None:
         raise Conflict("name one estate, not estates/-", reason="ESTATE_REQUIRED")
     return tx.estate
@@ -235,7 +247,7 @@ def _estate(tx: Transaction) -> directory.Estate:
 
 def _unit(tx: Transaction, number: str) -> UUID:
     try:
-        return directory.unit_by_number(tx, _estate(tx), number).id
+        return directory.unit_by_number(tx, one_estate(tx), number).id
     except NotFound:
         raise _bad_unit("is not a unit of this estate") from None
 

@@ -1,0 +1,1 @@
+"""The RPCs of work_orders: one module per gRPC service, one function per RPC."""
