@@ -74,6 +74,11 @@ class Move:
             object.__setattr__(self, name, value)
 
 
+def stays(action: str, states: Iterable[Any], **narrows: Any) -> list[Move]:
+    """An action that leaves the state as it is: one line for each state."""
+    return [Move(action, {state}, state, **narrows) for state in sorted(states)]
+
+
 class Lifecycle:
     """The moves of a process. Raises ValueError when the table contradicts itself or leaves a state unreachable."""
 

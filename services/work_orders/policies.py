@@ -19,3 +19,5 @@ FOLLOWUP_ATTEMPT_DAYS = Policy("followup.attempt_days", "count", 2, "FUP-27", le
 FOLLOWUP_MAX_ROUNDS = Policy("followup.max_rounds", "count", 2, "FUP-12", least=1, most=10, says="dissatisfied rounds before the supervisor is told")
 FOLLOWUP_HOURS = Policy("followup.hours", "text", "09:00-20:00", "FUP-26", says="when households are telephoned and visited")
 FOLLOWUP_CUTOFF = Policy("followup.cutoff", "text", "17:00", "REP-25", says="orders returned later are followed up on the next duty day")
+
+URGE_INTERVAL = Policy("repair.urge_interval", "seconds", 600, "REP-10", least=0, most=86_400, says="between two urgings of one order")

@@ -18,8 +18,8 @@ from services.chassis.access import Principal
 from services.chassis.clocks import ClockRule
 from services.chassis.db import Base, new_id
 from services.chassis.directory import Estate
-from services.chassis.errors import Conflict, InvalidInput, Violation
-from services.chassis.lifecycle import SYSTEM, Act, Case, Lifecycle, Move
+from services.chassis.errors import Conflict, IllegalMove, InvalidInput, Violation
+from services.chassis.lifecycle import SYSTEM, Act, Case, Lifecycle, Move, stays
 from services.chassis.names import money, stamp
 from services.work_orders import policies
 from steward.work_orders.v1 import events_pb2 as events
@@ -44,6 +44,8 @@ class State(enum.StrEnum):
 
 
 REPORTED, SURVEYED, DISPATCHED, TAKEN, ON_SITE, DONE, REWORK, ACCEPTED, FILED, CANCELLED = State
+OPEN = set(State) - {ACCEPTED, FILED, CANCELLED}
+WHILE_PAUSED = frozenset({"resume", "urge", "comment", "cancel"})
 
 
 def in_unit(repair: Repair) -> bool:
@@ -96,6 +98,12 @@ LIFECYCLE = Lifecycle(State, REPORTED, [
     Move("reject",    {DONE},                            REWORK,     when=is_public_area, only=manager,   rules="REP-22"),
     Move("file",      {ACCEPTED},                        FILED,                                           rules="REP-23"),
     Move("reopen",    {FILED},                           REWORK,     by=SYSTEM,                           rules="FUP-12"),
+    Move("transfer",  {TAKEN, ON_SITE, REWORK},          DISPATCHED, only=his_own_or_manager,             rules="REP-13"),
+    Move("replan",    {ON_SITE},                         ON_SITE,    only=his_own,                        rules="REP-17"),
+    *stays("urge",    OPEN,                                          rules="REP-10"),
+    *stays("comment", set(State),                                    rules="REP-35"),
+    *stays("pause",   {SURVEYED, DISPATCHED, TAKEN, ON_SITE, REWORK}, only=his_own_or_manager,            rules="REP-35"),
+    *stays("resume",  {SURVEYED, DISPATCHED, TAKEN, ON_SITE, REWORK}, only=his_own_or_manager,            rules="REP-35"),
     Move("cancel",    {REPORTED, SURVEYED, DISPATCHED, TAKEN}, CANCELLED, only=reporter_or_desk,          rules="REP-35"),
 ])  # fmt: skip
 
@@ -107,7 +115,7 @@ def ordinary(repair: Repair) -> bool:
 
 
 CLOCKS = [
-    ClockRule("pickup", starts=frozenset({"report"}), stops=frozenset({"take"}), restarts=frozenset({"return"}), cancels=frozenset({"cancel"}),
+    ClockRule("pickup", starts=frozenset({"report"}), stops=frozenset({"take"}), restarts=frozenset({"return", "transfer"}), cancels=frozenset({"cancel"}),
               target=lambda r: policies.PICKUP_URGENT if r.urgent else policies.PICKUP, working=ordinary, ladder=LADDER, rules="REP-10"),
     ClockRule("on_site", starts=frozenset({"report"}), stops=frozenset({"arrive"}), cancels=frozenset({"cancel"}),
               target=lambda r: policies.ON_SITE_URGENT if r.urgent else policies.ON_SITE, working=ordinary,
@@ -192,6 +200,10 @@ class Repair(Case, Base):
     rating_comment: Mapped[str] = mapped_column(default="")
     signed_by: Mapped[str] = mapped_column(default="")
     cancel_reason: Mapped[str] = mapped_column(default="")
+    paused: Mapped[bool] = mapped_column(default=False)
+    pause_reason: Mapped[str] = mapped_column(default="")
+    urge_count: Mapped[int] = mapped_column(default=0)
+    urged_at: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
 
     charges: Mapped[list[Charge]] = relationship(Charge, order_by=Charge.added_at, lazy="selectin")
 
@@ -230,6 +242,7 @@ class Repair(Case, Base):
             unit_id=unit_id, unit=unit, location=location, category=category, description=description, channel=channel,
             urgent=urgent or category in URGENT, reporter_id=reporter_id, reporter_name=reporter_name, contact_phone=contact_phone,
             receiver=str(act.principal), reported_at=act.now, appointment_at=appointment_at, expected_by=expected_by, rework_count=0,
+            urge_count=0, paused=False,
         )  # fmt: skip
         repair.open(act, "report")
         repair.record(
@@ -252,6 +265,12 @@ class Repair(Case, Base):
     @property
     def charge_total(self) -> Decimal:
         return sum((charge.amount for charge in self.charges), Decimal(0))
+
+    def move(self, action: str, act: Act, note: str = "", **changes: Any) -> None:
+        """A paused order stands still but for a few actions."""
+        if self.paused and action not in WHILE_PAUSED:
+            raise IllegalMove(f"{action} is not possible while the order is paused: {self.pause_reason}", reason="PAUSED")
+        super().move(action, act, note, **changes)
 
     def survey(self, act: Act, repair_plan: str) -> None:
         """REP-11, REP-12."""
@@ -301,9 +320,9 @@ class Repair(Case, Base):
         self._happened(events.RepairConsented(), act)
 
     def complete(self, act: Act, work_done: str) -> None:
-        """REP-18; nothing chargeable is finished without the household's consent (REP-05, REP-15)."""
-        if self.state == ON_SITE and self.charges and self.consent_at is None:
-            raise Conflict("the household has not agreed to the charges yet", reason="CONSENT_MISSING", rule="REP-05")
+        """REP-18; nothing chargeable and no changed plan is finished without the household's consent (REP-05, REP-15, REP-17)."""
+        if self.state == ON_SITE and (self.charges or (self.repair_plan and self.unit_id)) and self.consent_at is None:
+            raise Conflict("the household has not agreed to the plan and its charges yet", reason="CONSENT_MISSING", rule="REP-05")
         self.move("complete", act, work_done=work_done, completed_at=act.now)
         self._happened(
             events.RepairCompleted(
@@ -353,8 +372,42 @@ class Repair(Case, Base):
         self.move("reopen", act, rework_count=self.rework_count + 1)
         self._happened(events.RepairReopened(technician=self.handler or ""), act)
 
+    def transfer(self, act: Act, technician_id: UUID) -> None:
+        previous = self.handler or ""
+        self.move("transfer", act, technician_id=technician_id)
+        self._happened(events.RepairTransferred(technician=self.handler or "", previous_technician=previous), act)
+
+    def replan(self, act: Act, repair_plan: str) -> None:
+        """REP-17: household and manager are told, and the household consents anew."""
+        self.move("replan", act, note=repair_plan, repair_plan=repair_plan, consent_method="", consent_by="", consent_at=None)
+        self._happened(events.RepairReplanned(technician=self.handler or "", reporter=_person(self.reporter_id)), act)
+
+    def urge(self, act: Act) -> None:
+        """REP-10, 催单."""
+        if self.urged_at is not None and act.now < self.urged_at + act.terms.duration(policies.URGE_INTERVAL):
+            raise Conflict("this order was urged a moment ago", reason="URGED_ALREADY", rule="REP-10")
+        self.move("urge", act, urge_count=self.urge_count + 1, urged_at=act.now)
+        self._happened(events.RepairUrged(technician=self.handler or "", urge_count=self.urge_count), act)
+
+    def comment(self, act: Act) -> None:
+        self.move("comment", act)
+
+    def pause(self, act: Act) -> None:
+        self.move("pause", act, paused=True, pause_reason=act.reason)
+        for clock in self.clocks:
+            clock.pause(act)
+        self._happened(events.RepairPaused(technician=self.handler or "", reporter=_person(self.reporter_id)), act)
+
+    def resume(self, act: Act) -> None:
+        if self.state in OPEN and not self.paused:
+            raise IllegalMove("the order is not paused", reason="NOT_PAUSED")
+        self.move("resume", act, paused=False, pause_reason="")
+        for clock in self.clocks:
+            clock.resume(act)
+        self._happened(events.RepairResumed(technician=self.handler or "", reporter=_person(self.reporter_id)), act)
+
     def cancel(self, act: Act) -> None:
-        self.move("cancel", act, cancel_reason=act.reason)
+        self.move("cancel", act, cancel_reason=act.reason, paused=False)
         self._happened(events.RepairCancelled(technician=self.handler or "", reporter=_person(self.reporter_id)), act)
 
     def _appoint(self, act: Act, at: datetime) -> None:

@@ -11,6 +11,7 @@ from services.chassis.db import Transaction
 from services.chassis.errors import Conflict, InvalidInput, NotFound, Violation
 from services.chassis.lifecycle import Case, history
 from services.chassis.names import PAGE, amount, identifier, instant, last, money, page_position, page_token, stamp
+from services.work_orders import rotation
 from services.work_orders.followups import FollowUp
 from services.work_orders.repairs import Repair
 from steward.work_orders.v1 import repairs_pb2 as pb
@@ -88,10 +89,8 @@ def survey_repair(request: pb.SurveyRepairRequest, tx: Transaction) -> pb.Repair
 
 def dispatch_repair(request: pb.DispatchRepairRequest, tx: Transaction) -> pb.Repair:
     repair = tx.get(Repair, last(request.name), request.etag)
-    technician = identifier(request.technician, "staff", "technician")
-    if not directory.holds_post(tx, technician, "TECHNICIAN", one_estate(tx)):
-        what = [Violation("technician", "is no technician of this estate")]
-        raise InvalidInput("there is no such technician here", reason="TECHNICIAN_NOT_FOUND", rule="REP-13", violations=what)
+    repair.LIFECYCLE.legal(repair, "dispatch", tx.principal)  # nobody loses a turn to an order that cannot be dispatched
+    technician = _technician(tx, request.technician) if request.technician else rotation.next_technician(tx, one_estate(tx))
     repair.dispatch(tx.act(), technician, request.precautions, instant(request, "appointment_time"))
     return message(repair)
 
@@ -181,6 +180,42 @@ def cancel_repair(request: pb.CancelRepairRequest, tx: Transaction) -> pb.Repair
     return message(repair)
 
 
+def urge_repair(request: pb.UrgeRepairRequest, tx: Transaction) -> pb.Repair:
+    repair = tx.get(Repair, last(request.name), request.etag)
+    repair.urge(tx.act(request.note))
+    return message(repair)
+
+
+def comment_repair(request: pb.CommentRepairRequest, tx: Transaction) -> pb.Repair:
+    repair = tx.get(Repair, last(request.name), request.etag)
+    repair.comment(tx.act(request.text))
+    return message(repair)
+
+
+def pause_repair(request: pb.PauseRepairRequest, tx: Transaction) -> pb.Repair:
+    repair = tx.get(Repair, last(request.name), request.etag)
+    repair.pause(tx.act(request.reason))
+    return message(repair)
+
+
+def resume_repair(request: pb.ResumeRepairRequest, tx: Transaction) -> pb.Repair:
+    repair = tx.get(Repair, last(request.name), request.etag)
+    repair.resume(tx.act(request.note))
+    return message(repair)
+
+
+def transfer_repair(request: pb.TransferRepairRequest, tx: Transaction) -> pb.Repair:
+    repair = tx.get(Repair, last(request.name), request.etag)
+    repair.transfer(tx.act(request.reason), _technician(tx, request.technician))
+    return message(repair)
+
+
+def replan_repair(request: pb.ReplanRepairRequest, tx: Transaction) -> pb.Repair:
+    repair = tx.get(Repair, last(request.name), request.etag)
+    repair.replan(tx.act(), request.repair_plan)
+    return message(repair)
+
+
 def message(repair: Repair) -> pb.Repair:
     """The resource as callers see it."""
     reply = pb.Repair(
@@ -210,6 +245,9 @@ def message(repair: Repair) -> pb.Repair:
         cancel_reason=repair.cancel_reason,
         repair_plan=repair.repair_plan,
         signed_by=repair.signed_by,
+        paused=repair.paused,
+        pause_reason=repair.pause_reason,
+        urge_count=repair.urge_count,
     )
     if repair.attitude is not None:
         reply.rating.CopyFrom(pb.Rating(attitude=repair.attitude, quality=repair.quality, comment=repair.rating_comment))
@@ -243,6 +281,14 @@ def one_estate(tx: Transaction) -> directory.Estate:
     if tx.estate is None:
         raise Conflict("name one estate, not estates/-", reason="ESTATE_REQUIRED")
     return tx.estate
+
+
+def _technician(tx: Transaction, name: str) -> UUID:
+    technician = identifier(name, "staff", "technician")
+    if not directory.holds_post(tx, technician, "TECHNICIAN", one_estate(tx)):
+        what = [Violation("technician", "is no technician of this estate")]
+        raise InvalidInput("there is no such technician here", reason="TECHNICIAN_NOT_FOUND", rule="REP-13", violations=what)
+    return technician
 
 
 def _unit(tx: Transaction, number: str) -> UUID:

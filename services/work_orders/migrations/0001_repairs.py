@@ -24,7 +24,8 @@ CREATE TABLE repairs (
     expected_by timestamptz, repair_plan text NOT NULL, technician_id uuid, precautions text NOT NULL, arrived_at timestamptz,
     completed_at timestamptz, accepted_at timestamptz, work_done text NOT NULL, rework_count integer NOT NULL,
     consent_method text NOT NULL, consent_by text NOT NULL, consent_at timestamptz, attitude integer, quality integer,
-    rating_comment text NOT NULL, signed_by text NOT NULL, cancel_reason text NOT NULL,
+    rating_comment text NOT NULL, signed_by text NOT NULL, cancel_reason text NOT NULL, paused boolean NOT NULL,
+    pause_reason text NOT NULL, urge_count integer NOT NULL, urged_at timestamptz,
     CHECK (unit_id IS NOT NULL OR location <> '')
 );
 CREATE UNIQUE INDEX repairs_number ON repairs (estate_id, number);
@@ -66,13 +67,18 @@ CREATE TABLE follow_up_attempts (
 );
 CREATE INDEX follow_up_attempts_follow_up ON follow_up_attempts (follow_up_id);
 
+CREATE TABLE dispatch_turns (
+    group_id uuid NOT NULL, company_id uuid NOT NULL, estate_id uuid NOT NULL, technician_id uuid NOT NULL, turn bigint NOT NULL,
+    PRIMARY KEY (estate_id, technician_id)
+);
+
 CREATE TABLE attachments (
     id uuid PRIMARY KEY, group_id uuid NOT NULL, company_id uuid NOT NULL, estate_id uuid NOT NULL, aggregate_id uuid NOT NULL,
     purpose text NOT NULL, content_type text NOT NULL, content bytea NOT NULL, created_by text NOT NULL, created_at timestamptz NOT NULL
 );
 CREATE INDEX attachments_case ON attachments (aggregate_id);
 """)
-    for table in ("repairs", "repair_charges", "follow_ups"):
+    for table in ("repairs", "repair_charges", "follow_ups", "dispatch_turns"):
         protect(table)
     for table in ("follow_up_attempts", "attachments"):
         protect(table, append_only=True)
