@@ -38,10 +38,12 @@ class Walk:
             state = pb.BusinessTimeState(now=stamp(tx.now), next_due=stamp(due), unpublished=waiting)
             if since is not None:
                 rows = tx.execute(
-                    "SELECT id, type, subject, occurred_at FROM events WHERE recorded_at >= %s ORDER BY recorded_at LIMIT %s", (since, EPOCH_EVENTS)
+                    "SELECT id, type, subject, occurred_at, coalesce(data -> 'clock' ->> 'clock', '') FROM events WHERE recorded_at >= %s"
+                    " ORDER BY recorded_at LIMIT %s",
+                    (since, EPOCH_EVENTS),
                 )
-                for identifier, kind, subject, at in rows:
-                    state.events.add(id=str(identifier), source=request.service, type=kind, subject=subject, occurred_at=stamp(at))
+                for identifier, kind, subject, at, clock in rows:
+                    state.events.add(id=str(identifier), source=request.service, type=kind, subject=subject, occurred_at=stamp(at), clock=clock)
         return state
 
     def shift_business_time(self, request: pb.ShiftBusinessTimeRequest, _: Transaction | None) -> pb.ShiftBusinessTimeResponse:

@@ -100,23 +100,26 @@ class Clock(Base):
         if self.running:
             assert self.running_since is not None
             self.spent += calendar.between(self._calendar(act.terms), self.running_since, act.now)
-            self.running_since, self.next_at = None, None
+            self.marks = [mark for mark in self.marks if mark <= act.now]  # what came due stays due, swept or not
+            self.running_since, self.next_at = None, self._owed(act.now)
 
     def resume(self, act: Act) -> None:
         if self.paused:
-            self.running_since = act.now
+            passed, self.running_since = self.marks, act.now
             self.mark(act.terms)
+            self.marks = [*passed, *self.marks[len(passed) :]]
+            self.next_at = self.marks[self.level] if self.level < len(self.marks) else None
 
     def stop(self, act: Act, *, cancelled: bool = False) -> None:
-        """The limit was kept, or the case no longer needs it. A breach that the sweep has not seen yet is still one."""
+        """The limit was kept, or the case no longer needs it. A breach that the sweep has not seen yet is still one, and is still told."""
         if self.stopped_at is not None:
             return
         due = self.due_at
-        if not cancelled and self.breached_at is None and due is not None and act.now > due:
+        if self.breached_at is None and due is not None and act.now > due:
             self.breached_at = due
         if self.running_since is not None:
             self.spent += calendar.between(self._calendar(act.terms), self.running_since, act.now)
-        self.stopped_at, self.running_since, self.next_at, self.cancelled = act.now, None, None, cancelled
+        self.stopped_at, self.running_since, self.next_at, self.cancelled = act.now, None, self._owed(act.now), cancelled
 
     def retarget(self, target: timedelta, act: Act) -> None:
         """Another target (policy, severity, appointment): what remains changes, `spent` stays."""
@@ -145,6 +148,10 @@ class Clock(Base):
         self.marks = [at(self.target * self.warn), breach, *(breach + step * rung for rung in range(1, len(self.ladder)))]
         self.next_at = self.marks[self.level] if self.level < len(self.marks) else None
 
+    def _owed(self, now: datetime) -> datetime | None:
+        """The next mark, if it came due before `now` and the sweep has not fired it yet."""
+        return self.marks[self.level] if self.level < len(self.marks) and self.marks[self.level] <= now else None
+
     def _calendar(self, terms: Terms) -> calendar.Calendar | None:
         return terms.calendar if self.working else None
 
@@ -155,10 +162,13 @@ def tick(case: Aggregate, rules: Sequence[ClockRule], action: str, act: Act) -> 
         running = next((clock for clock in case.clocks if clock.name == rule.name and clock.stopped_at is None), None)
         if running and action in rule.stops | rule.restarts:
             running.stop(act)
+            case.count(observe.CLOCKS_STOPPED, rule.name, "breached" if running.breached_at else "met")
         if running and action in rule.cancels:
             running.stop(act, cancelled=True)
+            case.count(observe.CLOCKS_STOPPED, rule.name, "cancelled")
         if action in rule.starts or action in rule.restarts:
             case.clocks.append(_started(case, rule, act))
+            case.count(observe.CLOCKS_STARTED, rule.name)
     for clock in case.clocks:
         if clock.stopped_at is None:
             clock.handler = case.handler
@@ -188,7 +198,7 @@ due AS (
     SELECT id FROM clocks WHERE next_at <= (SELECT at FROM now) ORDER BY next_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
 ), fired AS (
     UPDATE clocks c
-       SET level = c.level + 1, next_at = c.marks[c.level + 2],
+       SET level = c.level + 1, next_at = CASE WHEN c.marks[c.level + 2] > c.stopped_at THEN NULL ELSE c.marks[c.level + 2] END,
            breached_at = CASE WHEN c.level + 1 = 2 THEN c.next_at ELSE c.breached_at END
       FROM due WHERE c.id = due.id
     RETURNING c.*, c.marks[c.level] AS due_at

@@ -66,6 +66,8 @@ def collect(tx: Transaction) -> None:
             happened.append(
                 Happened(case.KIND, case.id, sequence, case.subject, message, at, case.group_id, case.company_id, case.estate_id)
             )
+        for counter, labels in case.taken_counts():
+            tx.after_commit.append(counter.labels(tx.service, *labels).inc)
         for change in case.taken_history():
             rows += 1
             changes += [new_id(), case.group_id, case.company_id, case.estate_id, case.KIND, case.id, case.version, change.at]

@@ -51,8 +51,23 @@ def page_position(request: Message) -> list[str]:
             raise ValueError
         return position
     except (ValueError, TypeError):
-        what = [Violation("page_token", "must be the next_page_token of the same query")]
-        raise InvalidInput("the page token is not one of this query", reason="INVALID_PAGE_TOKEN", violations=what) from None
+        raise _foreign_token() from None
+
+
+def page_after(request: Message) -> UUID | None:
+    """The id after which the next page begins, for lists ordered by id. Raises InvalidInput(INVALID_PAGE_TOKEN)."""
+    position = page_position(request)
+    if not position:
+        return None
+    try:
+        return UUID(position[0])
+    except (ValueError, AttributeError, TypeError):
+        raise _foreign_token() from None
+
+
+def _foreign_token() -> InvalidInput:
+    what = [Violation("page_token", "must be the next_page_token of the same query")]
+    return InvalidInput("the page token is not one of this query", reason="INVALID_PAGE_TOKEN", violations=what)
 
 
 def _query(request: Message) -> str:

@@ -134,7 +134,7 @@ class FollowUp(Case, Base):
             returned_at=act.now, due_at=due(act.now, act.terms),
         )  # fmt: skip
         follow_up.open(act, "open")
-        follow_up._happened(events.FollowUpOpened(repair=str(repair.id), repair_number=follow_up.repair_number, round=1), act)
+        follow_up._happened(events.FollowUpOpened(repair=str(repair.id), round=1), act)
         return follow_up
 
     def answer(self, act: Act, method: str, *, dealt_with: bool, grade: str, opinion: str) -> bool:
@@ -176,7 +176,7 @@ class FollowUp(Case, Base):
     def rectify(self, act: Act) -> None:
         """FUP-12: the order has come back again, so the household is asked again."""
         self.move("rectify", act, round=self.round + 1, returned_at=act.now, due_at=due(act.now, act.terms))
-        self._happened(events.FollowUpOpened(repair=str(self.repair_id), repair_number=self.repair_number, round=self.round), act)
+        self._happened(events.FollowUpOpened(repair=str(self.repair_id), round=self.round), act)
 
     def review(self, act: Act) -> None:
         """FUP-24."""
@@ -197,6 +197,8 @@ class FollowUp(Case, Base):
 
     def _happened(self, event: Any, act: Act) -> None:
         event.follow_up, event.number = str(self.id), self.number or ""
+        if "repair_number" in event.DESCRIPTOR.fields_by_name:
+            event.repair_number = self.repair_number
         self.record(event, act)
 
 

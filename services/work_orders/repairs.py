@@ -284,7 +284,7 @@ class Repair(Case, Base):
         self.move("dispatch", act, note=f"staff/{technician_id}", technician_id=technician_id, precautions=precautions)
         if appointment_at is not None:
             self._appoint(act, appointment_at)
-        self._happened(events.RepairDispatched(technician=self.handler or "", urgent=self.urgent), act)
+        self._happened(events.RepairDispatched(technician=self.handler or ""), act)
 
     def take(self, act: Act, technician_id: UUID) -> None:
         """REP-09: the technician signs for the order."""
@@ -418,6 +418,8 @@ class Repair(Case, Base):
 
     def _happened(self, event: Any, act: Act) -> None:
         event.repair, event.number = str(self.id), self.number or ""
+        if "urgent" in event.DESCRIPTOR.fields_by_name:
+            event.urgent = self.urgent
         self.record(event, act)
 
     def _money(self) -> Any:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 
 from services.chassis.db import Transaction
-from services.chassis.names import PAGE, last, page_position, page_token, stamp
+from services.chassis.names import PAGE, last, page_after, page_token, stamp
 from services.work_orders.api.repairs import clock_messages, one_estate
 from services.work_orders.followups import Class, FollowUp, State
 from services.work_orders.repairs import Repair
@@ -21,8 +20,8 @@ def list_follow_ups(request: pb.ListFollowUpsRequest, tx: Transaction) -> pb.Lis
     query = sa.select(FollowUp).where(tx.inside(FollowUp)).order_by(FollowUp.id.desc()).limit(size + 1)
     if request.states:
         query = query.where(FollowUp.state.in_([pb.FollowUp.State.Name(state) for state in request.states]))
-    if position := page_position(request):
-        query = query.where(FollowUp.id < UUID(position[0]))
+    if after := page_after(request):
+        query = query.where(FollowUp.id < after)
     found = list(tx.session.execute(query).scalars())
     reply = pb.ListFollowUpsResponse(follow_ups=[message(follow_up) for follow_up in found[:size]])
     if len(found) > size:

@@ -10,7 +10,7 @@ from services.chassis import directory
 from services.chassis.db import Transaction
 from services.chassis.errors import Conflict, InvalidInput, NotFound, Violation
 from services.chassis.lifecycle import Case, history
-from services.chassis.names import PAGE, amount, identifier, instant, last, money, page_position, page_token, stamp
+from services.chassis.names import PAGE, amount, identifier, instant, last, money, page_after, page_token, stamp
 from services.work_orders import rotation
 from services.work_orders.followups import FollowUp
 from services.work_orders.repairs import Repair
@@ -63,8 +63,8 @@ def list_repairs(request: pb.ListRepairsRequest, tx: Transaction) -> pb.ListRepa
         query = query.where(Repair.technician_id == identifier(request.technician, "staff", "technician"))
     if request.urgent_only:
         query = query.where(Repair.urgent)
-    if position := page_position(request):
-        query = query.where(Repair.id < UUID(position[0]))
+    if after := page_after(request):
+        query = query.where(Repair.id < after)
     found = list(tx.session.execute(query).scalars())
     reply = pb.ListRepairsResponse(repairs=[message(repair) for repair in found[:size]])
     if len(found) > size:
