@@ -108,7 +108,12 @@ def occupants(tx: Transaction, unit_id: UUID) -> list[tuple[UUID, str]]:
 
 def revoked(tx: Transaction, principal_id: UUID, grants: Iterable[Grant]) -> set[Grant]:
     """Grants of a member of staff that this directory no longer knows, although the identity still carries them."""
-    posts = {(row[0], row[1]) for row in tx.execute("SELECT role, node_id FROM dir_posts WHERE staff_id = %s AND NOT deleted", (principal_id,))}
+    rows = tx.execute(
+        "SELECT role, node_id FROM dir_posts WHERE staff_id = %s AND NOT deleted"
+        " AND (starts_at IS NULL OR starts_at <= %s) AND (ends_at IS NULL OR ends_at > %s)",
+        (principal_id, tx.now, tx.now),
+    )
+    posts = {(row[0], row[1]) for row in rows}
     return {grant for grant in grants if (grant.role, grant.node) not in posts}
 
 

@@ -92,9 +92,12 @@ def protect(table: str, *, scoped: bool = True, append_only: bool = False) -> No
 def run(services: list[str], settings: Settings) -> int:
     """Every service's schema, then the broker's exchanges, queues and bindings."""
     from services.chassis import topology
+    from services.chassis.__main__ import SERVICES
 
     for service in services:
         migrate(service, settings.migrate_database(service))
     if settings.amqp_url:
         topology.declare(settings.amqp_url, services)
+    for service in services:
+        topology.record_consumed(settings.migrate_database(service), service, SERVICES)
     return 0

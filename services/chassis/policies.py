@@ -6,6 +6,7 @@ policies from a snapshot in the process that is at most `MAX_AGE` seconds old, n
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -57,7 +58,7 @@ class Policy:
                 except ValueError as error:
                     raise InvalidInput(str(error)) from None
             return
-        if isinstance(value, (str, bool)):
+        if isinstance(value, (str, bool)) or not math.isfinite(value):
             raise InvalidInput(f"{self.key} is a number ({self.unit})")
         if (self.least is not None and value < self.least) or (self.most is not None and value > self.most):
             why = f" ({self.law})" if self.law else ""

@@ -43,6 +43,7 @@ from steward.chassis.v1 import business_time_pb2
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE = 48 * 1024 * 1024  # bytes; an import of 32 MiB with room around it
+LONGEST_MESSAGE, MOST_VIOLATIONS = 200, 3000  # characters of an error's sentence; bytes of its field violations
 READS = ("Get", "List", "Search", "Count", "Download", "Exchange")
 
 Function = Callable[[Any, Transaction], Message]
@@ -156,9 +157,11 @@ class Guard:
         if principal.is_staff:
             scope = self._still_held(principal, access, scope, database, timeout)
         if access.scope == "GROUP":
-            return scope, None
+            if not scope.groups:
+                raise Forbidden("the role that allows this is one held at the group, not below it", reason="GROUP_ROLE_REQUIRED")
+            return replace(scope, companies=frozenset(), estates=frozenset()), None
         code = estate_code(request)
-        if code is None:
+        if code is None or "\x00" in code:
             raise InvalidInput("the request names no estate", violations=[Violation(_naming_field(request), "must begin with estates/{code}")])
         if code == "-":
             return scope, None
@@ -352,13 +355,22 @@ def _impossible(message: Message, prefix: str = "") -> Iterator[Violation]:
 
 
 def refuse(context: grpc.ServicerContext, error: StewardError) -> None:
-    """Ends the call with a google.rpc.Status (AIP-193) that carries reason, rule, fields and when to come back."""
+    """Ends the call with a google.rpc.Status (AIP-193) that carries reason, rule, fields and when to come back.
+
+    It travels in the trailers, of which a gRPC peer takes 8 KiB: what a caller wrote may come back in it, but only so much.
+    """
+    sentence = error.message if len(error.message) <= LONGEST_MESSAGE else error.message[: LONGEST_MESSAGE - 1] + "…"
     details: list[Message] = [
         error_details_pb2.ErrorInfo(reason=error.reason, domain="steward", metadata={"http": str(error.http), "rule": error.rule})
     ]
     if error.violations:
-        fields = [error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description) for v in error.violations]
-        details.append(error_details_pb2.BadRequest(field_violations=fields))
+        wrong = error_details_pb2.BadRequest()
+        for v in error.violations:
+            violation = error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description)
+            if wrong.ByteSize() + violation.ByteSize() > MOST_VIOLATIONS:
+                break
+            wrong.field_violations.append(violation)
+        details.append(wrong)
     if error.retry_after:
         info = error_details_pb2.RetryInfo()
         info.retry_delay.FromSeconds(error.retry_after)
@@ -367,7 +379,7 @@ def refuse(context: grpc.ServicerContext, error: StewardError) -> None:
     for detail in details:
         packed.append(AnyMessage())
         packed[-1].Pack(detail)
-    status = status_pb2.Status(code=code_pb2.Code.Value(error.code), message=error.message, details=packed)
+    status = status_pb2.Status(code=code_pb2.Code.Value(error.code), message=sentence, details=packed)
     context.abort_with_status(rpc_status.to_status(status))
 
 

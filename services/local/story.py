@@ -8,6 +8,7 @@ receivable; the inboxes show who was told what and when.
 from __future__ import annotations
 
 import base64
+import math
 import struct
 import sys
 import time
@@ -113,7 +114,7 @@ def _play(http: httpx.Client, cast: Cast, tell: Callable[[str], None]) -> Outcom
         return Person(http, {"grant_type": "password", "username": cast.staff[role], "password": cast.password})
 
     def advance(by: timedelta) -> datetime:
-        answer = http.post("/v1/dev/time:advance", json={"duration": f"{max(int(by.total_seconds()), 0)}s"})
+        answer = http.post("/v1/dev/time:advance", json={"duration": f"{max(math.ceil(by.total_seconds()), 0)}s"})
         if answer.status_code != 200:
             raise Refused(answer.status_code, answer.json())
         outcome.fired += answer.json()["fired"]

@@ -29,6 +29,11 @@ CREATE INDEX events_unpublished ON events (position) WHERE published_at IS NULL;
 CREATE INDEX events_position ON events (position);
 CREATE INDEX events_subject ON events (aggregate_id, sequence);
 
+-- The relay's: the last position it gave, and which event types must find a queue (`migrate` writes that from the @on tables).
+CREATE TABLE relay_state (only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row), last_position bigint NOT NULL DEFAULT 0,
+    consumed text[] NOT NULL DEFAULT '{}');
+INSERT INTO relay_state DEFAULT VALUES;
+
 CREATE TABLE inbox (reaction text NOT NULL, event_id uuid NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (reaction, event_id));
 CREATE INDEX inbox_at ON inbox (at);
@@ -127,7 +132,7 @@ def upgrade() -> None:
     for table in ("events", "clocks"):
         protect(table)
     protect("history", append_only=True)
-    for table in ("business_time", "inbox", "operations", "numbers", "policy_overrides", "dead_letters", "dir_nodes", "dir_members", "dir_posts", "dir_state"):
+    for table in ("business_time", "relay_state", "inbox", "operations", "numbers", "policy_overrides", "dead_letters", "dir_nodes", "dir_members", "dir_posts", "dir_state"):
         protect(table, scoped=False)
     protect("idempotency", scoped=False)
     op.execute(

@@ -1,0 +1,73 @@
+# `make` alone lists every target. PYTHON, STEWARD_PORT, STEWARD_STATE and the other settings come from the environment or the command line:
+# make run STEWARD_PORT=9090
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+BIN := .venv/bin
+CODE := services gateway tests
+TEST_SECONDS ?= 900
+
+# What ends things needs nothing installed anew, and before the first installation there is nothing to end.
+LOCAL := if [ ! -x $(BIN)/python ]; then echo 'Nothing has been installed here yet.'; exit; fi; $(BIN)/python -m services.local
+
+.PHONY: help
+help:
+	@printf '%s\n' 'Steward (管家): the platform on which a property-services group runs every estate it manages.' ''
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1 · \2/p' Makefile | awk -F ' · ' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@printf '%s\n' '' 'The first target that needs them installs the dependencies. Settings and their meaning: README.md and' \
+		'`.venv/bin/python -m services.local --help`.'
+
+# Quiet and instant when everything is there.
+.PHONY: ready
+ready:
+	@sh services/local/bootstrap.sh
+
+.PHONY: run
+run: ready  ## Start the whole platform on this machine and keep it running until Ctrl-C.
+	@exec $(BIN)/python -m services.local up
+
+.PHONY: stop
+stop:  ## End everything that `make run` has started from this checkout, and nothing else.
+	@$(LOCAL) stop
+
+.PHONY: status
+status:  ## List the running processes, whether each is ready, and where its metrics are.
+	@$(LOCAL) status
+
+.PHONY: wipe
+wipe:  ## Stop, then remove all data of this checkout's platform (.steward).
+	@$(LOCAL) wipe
+
+.PHONY: test
+test: check  ## Check the code and run every test, on a PostgreSQL and a RabbitMQ of their own.
+	@exec timeout --foreground --signal=INT --kill-after=60 $(TEST_SECONDS) $(BIN)/python -m pytest $(PYTEST)
+
+.PHONY: check
+check: ready  ## Check style, format and types without changing anything.
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --quiet --check
+	@$(BIN)/mypy --no-error-summary $(CODE)
+
+.PHONY: format
+format: ready  ## Format the code, and mend what the style check can mend by itself.
+	@$(BIN)/ruff check --quiet --fix --exit-zero
+	@$(BIN)/ruff format --quiet
+
+.PHONY: gen
+gen: ready  ## Generate code from the protos into gen/ (every other target does so too when they have changed).
+
+.PHONY: lock
+lock: ready  ## Write requirements.lock anew from pyproject.toml; UPGRADE=--upgrade takes the newest versions it allows.
+	@$(BIN)/python -m venv .venv/lock-tool
+	@.venv/lock-tool/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	@.venv/lock-tool/bin/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-build \
+		--no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet $(UPGRADE) --output-file requirements.lock
+
+.PHONY: clean
+clean:  ## Stop the platform and remove what can be made again: .venv, gen and caches; data stay.
+	@$(LOCAL) stop
+	@rm -rf .venv gen .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -not -path './.steward/*' -prune -exec rm -rf {} +

@@ -1,0 +1,32 @@
+"""The complete platform, started once for the journeys and the faults: gateway, apis, worker, relay, jobs, broker, databases."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.local.demo_cast import cast_of
+from services.local.first_import import SHIPPED
+from services.local.platform import Platform
+from services.local.story import Cast
+
+
+@pytest.fixture(scope="session")
+def platform() -> Iterator[Platform]:
+    """Everything of `make run`, in a folder of its own, with the small register of the repository."""
+    with tempfile.TemporaryDirectory(prefix="steward-platform-") as folder, Platform(Path(folder), port=0, say=lambda line: None) as whole:
+        whole.start_stores()
+        whole.migrate()
+        whole.start()
+        whole.wait_ready(seconds=120)
+        whole.run("first_import", [sys.executable, "-m", "services.residents.first_import", str(SHIPPED)], whole.environment("jobs"), seconds=120)
+        yield whole
+
+
+@pytest.fixture(scope="session")
+def cast(platform: Platform) -> Cast:
+    return cast_of(platform)
