@@ -41,6 +41,10 @@ status:  ## List the running processes, whether each is ready, and where its met
 wipe:  ## Stop, then remove all data of this checkout's platform (.steward).
 	@$(LOCAL) wipe
 
+.PHONY: demo
+demo: ready  ## Play the story of a burst pipe on the running platform, through its public API, and tell it.
+	@$(BIN)/python -m services.local.story
+
 .PHONY: test
 test: check  ## Check the code and run every test, on a PostgreSQL and a RabbitMQ of their own.
 	@exec timeout --foreground --signal=INT --kill-after=60 $(TEST_SECONDS) $(BIN)/python -m pytest $(PYTEST)

@@ -403,9 +403,9 @@ class Judge:
     def _workplace(self, value: object) -> tuple[str, str]:
         """集团, a company's name, or an estate's code."""
         text = cell.plain(value).replace(" ", "")
-        groups = frozenset(self._groups) | self._known.groups()
-        if text in groups:
+        if text in self._groups or text in self._known.groups():
             return "GROUP", text
+        groups = self._groups or self._known.groups()  # 集团 is the group of this file, if it names one
         if text in HEADQUARTERS:
             if len(groups) != 1:
                 raise Wrong("UNKNOWN_ESTATE", f"所属项目“{text}”无法对应到唯一的集团，请填写集团全称")
