@@ -7,8 +7,8 @@
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 BIN := .venv/bin
-CODE := services gateway tests
-TEST_SECONDS ?= 900
+TYPED := services gateway
+TEST_SECONDS ?= 780
 
 # What ends things needs nothing installed anew, and before the first installation there is nothing to end.
 LOCAL := if [ ! -x $(BIN)/python ]; then echo 'Nothing has been installed here yet.'; exit; fi; $(BIN)/python -m services.local
@@ -53,7 +53,7 @@ test: check  ## Check the code and run every test, on a PostgreSQL and a RabbitM
 check: ready  ## Check style, format and types without changing anything.
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --quiet --check
-	@$(BIN)/mypy --no-error-summary $(CODE)
+	@$(BIN)/mypy --no-error-summary $(TYPED)
 
 .PHONY: format
 format: ready  ## Format the code, and mend what the style check can mend by itself.

@@ -14,7 +14,7 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 
 PUBLIC, INTERNAL, SELF = "PUBLIC", "INTERNAL", "SELF"
 
@@ -50,7 +50,7 @@ class Contract:
         if not any(file.name == "google/protobuf/descriptor.proto" for file in plain.file):
             raise ValueError("the descriptor set was made without --include_imports")
         # Parsed again, now that the pool knows the extensions of the options.
-        self._files = self.message_class("google.protobuf.FileDescriptorSet").FromString(data).file  # type: ignore[attr-defined]
+        self._files = self.message_class("google.protobuf.FileDescriptorSet").FromString(data).file
         self._comments: dict[str, str] = {}
         self._options: dict[str, Any] = {}
         for file in self._files:
@@ -67,7 +67,8 @@ class Contract:
         except (TypeError, KeyError, DecodeError) as error:
             raise ValueError(f"{path} is not a complete descriptor set: {error}") from error
 
-    def message_class(self, full_name: str) -> type[Message]:
+    def message_class(self, full_name: str) -> Any:
+        """Raises KeyError when there is no such message."""
         return message_factory.GetMessageClass(self.pool.FindMessageTypeByName(full_name))
 
     def comment(self, full_name: str) -> str:

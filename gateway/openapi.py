@@ -10,7 +10,7 @@ from typing import Any
 from gateway import sign_in
 from gateway.binding import HTTP_BODY, KEY, Binding
 from gateway.descriptors import PUBLIC, SELF, Contract
-from gateway.schemas import TEXT, Schema, Schemas
+from gateway.schemas import EXAMPLE_ID, EXAMPLES, TEXT, Schema, Schemas
 
 INTRODUCTION = """The API of Steward (管家).
 
@@ -49,13 +49,13 @@ REFUSALS = {
 SCOPES = {
     "ESTATE": "at the estate named, or above it",
     "GROUP": "at the group",
+    "NODE": "at the node named, or above it",
     SELF: "Anybody who is signed in.",
     PUBLIC: "Anybody, without signing in.",
 }
 
 # What a path segment may be: no separators, nothing invisible.
 SEGMENT = r"^[^\x00-\x20/:?#%\x7f]+$"
-EXAMPLES = {"estate": "TFHY", "unit": "1-1-0101"}
 
 
 def document(contract: Contract, bindings: list[Binding]) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def document(contract: Contract, bindings: list[Binding]) -> dict[str, Any]:
         "openapi": "3.0.3",
         "info": {"title": "Steward 管家", "version": "1", "description": INTRODUCTION},
         "servers": [{"url": "/"}],
-        "tags": [{"name": name, "description": comment} for name, comment in tags.items()],
+        "tags": [{"name": name, "description": comment} for name, comment in sorted(tags.items())],
         "paths": paths,
         "components": {
             "securitySchemes": {
@@ -247,8 +247,7 @@ def _path(binding: Binding, singulars: dict[str, str]) -> tuple[str, list[Schema
             segments[at] = "{" + name + "}"
             schema: Schema = {"type": "string", "pattern": SEGMENT}
             entry: Schema = {"name": name, "in": "path", "required": True, "schema": schema}
-            if name in EXAMPLES:
-                entry["example"] = EXAMPLES[name]
+            entry["example"] = EXAMPLES.get(name, EXAMPLE_ID)
             parameters.append(entry)
     verb = f":{template.verb}" if template.verb else ""
     return "/" + "/".join(segments) + verb, parameters

@@ -109,8 +109,7 @@ class Router(Generic[Target]):
         return allowed(self._methods(path)[0])
 
     def _methods(self, path: str) -> tuple[dict[str, Target], list[str]]:
-        segments = path.split("/")
-        del segments[0]  # what stands before the leading slash
+        segments = [] if path == "/" else path.split("/")[1:]
         verb = ""
         if segments and ":" in segments[-1]:
             segments[-1], _, verb = segments[-1].rpartition(":")

@@ -18,6 +18,9 @@ Schema = dict[str, Any]
 RULES = "buf.validate.field"
 IGNORE_IF_ZERO, IGNORE_ALWAYS = 1, 3
 
+EXAMPLES = {"estate": "TFHY", "unit": "1-1-0101", "service": "work_orders", "policy": "repair.pickup", "change": "17"}
+EXAMPLE_ID = "0192f0c0-7a2e-7c3d-9f4b-2f1d6a1c9e01"  # a UUIDv7, as resources without a code have
+
 TEXT: Schema = {"type": "string"}
 INSTANT: Schema = {"type": "string", "format": "date-time", "example": "2026-11-22T03:10:00Z"}
 BASE64: Schema = {"type": "string", "format": "byte"}
@@ -84,6 +87,7 @@ class Schemas:
 
     def _object(self, message: Descriptor, written: bool, without: set[str]) -> Schema:
         properties, needed = {}, []
+        resource = self._contract.message_option(message, "google.api.resource")
         for field in message.fields:
             behaviours = self._contract.behaviours(field)
             if field.name in without or (written and behaviours & {"OUTPUT_ONLY", "IDENTIFIER"}):
@@ -91,6 +95,8 @@ class Schemas:
             schema = self._field(field, written, described=True)
             if "OUTPUT_ONLY" in behaviours:
                 schema = {**_beside(schema), "readOnly": True}
+            if field.name == "name" and resource is not None and resource.pattern:
+                schema = {**schema, "example": re.sub(r"\{(\w+)\}", lambda m: EXAMPLES.get(m[1], EXAMPLE_ID), resource.pattern[0])}
             properties[field.json_name] = schema
             if written and self.needed(field):
                 needed.append(field.json_name)

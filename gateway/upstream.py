@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -11,7 +12,7 @@ import grpc
 from google.protobuf.message import Message
 
 from gateway.descriptors import Rpc
-from services.chassis.errors import Unavailable
+from services.chassis.errors import NotFound, Unavailable
 
 MAX_MESSAGE = 48 * 1024 * 1024  # bytes, as in services/chassis/rpc.py
 OPTIONS = [
@@ -29,6 +30,8 @@ OPTIONS = [
     ("grpc.keepalive_timeout_ms", 5_000),
 ]
 
+EVERY = "chassis"  # the package of what each service answers for itself
+
 Call = Any  # grpc.aio.UnaryUnaryMultiCallable
 
 
@@ -41,6 +44,8 @@ class Upstream:
 
     def call(self, rpc: Rpc) -> Call:
         """A callable `(request, timeout=…, metadata=…)` that raises grpc.aio.AioRpcError."""
+        if rpc.service == EVERY:
+            return _Named({service: self.call(replace(rpc, service=service)) for service in self._channels if service != EVERY})
         channel = self._channels.get(rpc.service)
         if channel is None:
             return _Absent(rpc.service)
@@ -71,6 +76,21 @@ class _Absent:
 
     async def __call__(self, request: Message, *, timeout: float, metadata: Any) -> Message:
         raise Unavailable(f"{self._service} is not connected", reason="SERVICE_NOT_CONNECTED", retry_after=5)
+
+
+class _Named:
+    """An operation that every service answers for itself: the request's name (`services/work_orders/…`) says which."""
+
+    def __init__(self, calls: dict[str, Call]) -> None:
+        self._calls = calls
+
+    async def __call__(self, request: Any, *, timeout: float, metadata: Any) -> Message:
+        fields = request.DESCRIPTOR.fields_by_name
+        parts = (request.name if "name" in fields else request.parent).split("/")
+        call = self._calls.get(parts[1]) if len(parts) > 1 else None
+        if call is None:
+            raise NotFound("there is no such service", reason="SERVICE_NOT_FOUND")
+        return await call(request, timeout=timeout, metadata=metadata)
 
 
 def _serialize(message: Message) -> bytes:

@@ -35,7 +35,7 @@ os.environ.update(
     STEWARD_IDENTITY_PUBLIC_KEYS=PUBLIC,
     STEWARD_INTERNAL_TOKEN=secrets.token_hex(16),
     STEWARD_DATA_KEY=base64.b64encode(secrets.token_bytes(32)).decode(),
-    STEWARD_DEMO_PASSWORD="Demo-2026-steward",
+    STEWARD_DEMO_PASSWORD="Demo-2026-steward",  # noqa: S106 - of these tests alone
     STEWARD_DEMO_CODE="246810",
 )
 
@@ -60,7 +60,20 @@ class Postgres:
         self.data.mkdir(mode=0o700)
         self._account = Account.find(folder)
         self._account.give(self.data)
-        self._run("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale-provider=builtin", "--locale=C.UTF-8", "--no-sync")
+        self._run(
+            "initdb",
+            "-D",
+            self.data,
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale-provider=builtin",
+            "--locale=C.UTF-8",
+            "--no-sync",
+        )
         settings = {
             "unix_socket_directories": folder, "listen_addresses": "''", "max_connections": 300, "timezone": "UTC", "deadlock_timeout": "200ms",
             "fsync": "off", "synchronous_commit": "off", "full_page_writes": "off",
@@ -96,7 +109,9 @@ class Postgres:
     def _run(self, program: str, *arguments: object) -> None:
         user = self._account.user
         command = [*self._account.prefix, str(binaries() / program), *map(str, arguments)]
-        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False, user=user, group=user, cwd=self.data)
+        done = subprocess.run(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False, user=user, group=user, cwd=self.data
+        )
         if done.returncode:
             raise RuntimeError(f"{program} failed: {done.stderr}")
 

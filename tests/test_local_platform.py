@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import socket
 import stat
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pika
 import psycopg2
@@ -21,6 +25,7 @@ from services.local import plan, ports, records
 from services.local.keeper import Program
 from services.local.plan import BadGrouping
 from services.local.platform import Failed, NotReady, Platform
+from services.local.rabbitmq import PORTS as RABBITMQ_PORTS
 from services.local.state import ROOT, InUse, NotOurs, State
 
 SLEEP = (sys.executable, "-c", "import time; time.sleep(600)")
@@ -198,7 +203,7 @@ def test_a_process_that_keeps_failing_is_started_again_with_a_growing_delay(tmp_
         ]
         assert platform.log("failing").read_text().splitlines()[:2] == ["no luck", "no luck"]
         with pytest.raises(NotReady, match="no luck"):
-            platform.wait_ready("failing", seconds=0.3)
+            platform.wait_ready("failing", seconds=0.1)
 
 
 def test_stopping_ends_what_was_started_with_its_children_and_nothing_else(tmp_path: Path) -> None:
@@ -283,7 +288,8 @@ def test_what_a_killed_supervisor_has_left_is_ended_by_the_next_and_a_foreign_pr
 def test_two_folders_run_side_by_side(stores: Platform, tmp_path: Path) -> None:
     with Platform(tmp_path / "other", port=0) as other:
         other.start_stores()
-        assert not set(other.ports.values()) & set(stores.ports.values())
+        used = {platform.ports[name] for platform in (stores, other) for name in RABBITMQ_PORTS}
+        assert len(used) == 2 * len(RABBITMQ_PORTS)
         query(other.database_url("governance", owner=True), "CREATE TABLE only_here (id int)")
         for platform, count in ((other, 1), (stores, 0)):
             assert query(platform.database_url("governance"), "SELECT count(*) FROM pg_tables WHERE tablename = 'only_here'") == [(count,)]
@@ -312,6 +318,72 @@ def test_secrets_are_kept_for_their_owner_alone(tmp_path: Path, monkeypatch: pyt
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     with Platform(folder, port=0) as again:
         assert again.keys == before
+
+
+# The whole platform, as `make run` and `make stop` start and stop it
+
+
+def call(url: str, token: str = "", body: str | None = None, kind: str = "application/json") -> dict[str, Any]:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    asked = urllib.request.Request(url, body.encode() if body else None, headers | ({"Content-Type": kind} if body else {}))
+    with urllib.request.urlopen(asked, timeout=10) as response:
+        return dict(json.load(response))
+
+
+def sign_in(page: str) -> tuple[str, str]:
+    """(address of the gateway, access token), by what the page says."""
+    found = re.search(r"(http://[0-9.:]+)/v1/auth/token -d (grant_type=password) -d (username=\S+) -d (password=\S+)", page)
+    assert found, page
+    url, *form = found.groups()
+    return url, call(f"{url}/v1/auth/token", body="&".join(form), kind="application/x-www-form-urlencoded")["access_token"]
+
+
+@pytest.mark.timeout(300)
+def test_a_second_start_is_ready_in_20_seconds_with_the_data_of_the_first(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    port = ports.choose(tmp_path / "port.json", ["gateway"])["gateway"]
+    state, page = tmp_path / "state", tmp_path / "page"
+    register = str(ROOT / "services" / "residents" / "sample_register.xlsx")
+    environment = {**os.environ, "STEWARD_STATE": str(state), "STEWARD_PORT": str(port), "STEWARD_REGISTER": register}
+
+    def local(command: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "services.local", command]
+        return subprocess.run(argv, check=False, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=90)
+
+    def up() -> subprocess.Popen[bytes]:
+        with page.open("w") as output:
+            argv = [sys.executable, "-m", "services.local", "up"]
+            started = subprocess.Popen(argv, env=environment, cwd=ROOT, stdout=output, stderr=output)
+        request.addfinalizer(lambda: local("stop"))
+        assert eventually(lambda: "Try next" in page.read_text() or started.poll() is not None, seconds=100)
+        assert started.poll() is None, page.read_text()
+        return started
+
+    first = up()
+    assert len(page.read_text().partition("\n\n")[2].splitlines()) < 40
+    url, token = sign_in(page.read_text())
+    report = '{"location": "1栋大堂", "category": "LEAK", "description": "吊顶漏水", "contactPhone": "13800000000"}'
+    name = call(f"{url}/v1/estates/TFHY/repairs", token, report)["name"]
+    pids = {record.name: record.pid for record in records.records(state / "processes")}
+    assert pids.keys() >= {"gateway", "api", "worker", "relay", "jobs", "postgres", "rabbitmq", "epmd", "supervisor"}
+    assert local("status").returncode == 0
+    assert "already running" in local("up").stderr
+    os.kill(pids["worker"], signal.SIGKILL)
+    assert eventually(lambda: "worker was ended by SIGKILL: starting it again in 0.2 s" in page.read_text())
+    stopped = local("stop")
+    assert (stopped.returncode, first.wait(5)) == (0, 0), stopped.stderr
+    assert not any(alive(pid) for pid in pids.values())
+    assert local("status").returncode == 1
+
+    second = up()
+    seconds = re.search(r"ready after (\d+) s", page.read_text())
+    assert seconds
+    assert int(seconds[1]) < 20
+    url, token = sign_in(page.read_text())
+    assert call(f"{url}/v1/{name}", token)["description"] == "吊顶漏水"
+    second.send_signal(signal.SIGINT)
+    assert second.wait(60) == 0
+    assert local("wipe").returncode == 0
+    assert not state.exists()
 
 
 # Ports and plan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 
 ROLES = ("api", "worker", "relay", "jobs", "migrate")
 SERVICES = ("residents", "work_orders", "renovation", "billing_reminders", "surveys", "notifications", "governance")
@@ -32,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         eventlet.monkey_patch()
 
     from services.chassis import observe
-    from services.chassis.settings import settings
+    from services.chassis.settings import Settings, settings
 
     config = settings()
     observe.log_to_stderr(config.log_format)
@@ -41,15 +42,25 @@ def main(arguments: list[str] | None = None) -> int:
 
         return dead_letters.main(options.rest)
     if options.role == "api":
-        from services.chassis.rpc import run
+        from services.chassis import rpc
+
+        run: Callable[[list[str], Settings], int] = rpc.run
     elif options.role == "worker":
-        from services.chassis.worker import run
+        from services.chassis import worker
+
+        run = worker.run
     elif options.role == "relay":
-        from services.chassis.relay import run
+        from services.chassis import relay
+
+        run = relay.run
     elif options.role == "jobs":
-        from services.chassis.jobs import run
+        from services.chassis import jobs
+
+        run = jobs.run
     else:
-        from services.chassis.migrate import run
+        from services.chassis import migrate
+
+        run = migrate.run
     return run(options.services, config)
 
 

@@ -12,6 +12,7 @@ import re
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 import jwt
@@ -99,9 +100,10 @@ class Access:
 
 def declared(method: MethodDescriptor) -> Access | None:
     """The rule on an RPC; None when it declares none, which no server accepts."""
-    if not method.GetOptions().HasExtension(options_pb2.access):
+    extension: Any = options_pb2.access  # its generated stub is looser than the library's
+    if not method.GetOptions().HasExtension(extension):
         return None
-    rule = method.GetOptions().Extensions[options_pb2.access]
+    rule: options_pb2.Access = method.GetOptions().Extensions[extension]
     return Access(options_pb2.Scope.Name(rule.scope), frozenset(options_pb2.Role.Name(role) for role in rule.roles))
 
 
@@ -149,9 +151,7 @@ class Verifier:
         if known and known[1] > time.time():
             return known[0]
         claims = self._claims(token)
-        grants = tuple(
-            Grant(role, level, UUID(node), UUID(estate) if estate else None) for role, level, node, estate in claims["grants"]
-        )
+        grants = tuple(Grant(role, level, UUID(node), UUID(estate) if estate else None) for role, level, node, estate in claims["grants"])
         kind, _, identifier = claims["sub"].partition("/")
         principal = Principal(kind, identifier, grants)
         self._seen[token] = (principal, float(claims["exp"]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC
 from uuid import UUID
 
-from services.chassis import clocks
+from services.chassis import clocks, duties
 from services.chassis.db import Database, Transaction
 from services.chassis.errors import NotFound
 from services.chassis.names import instant, stamp
@@ -33,7 +33,8 @@ class Walk:
     def get_business_time(self, request: pb.GetBusinessTimeRequest, _: Transaction | None) -> pb.BusinessTimeState:
         since = instant(request, "events_since")
         with self._database(request.service).read() as tx:
-            due = tx.execute("SELECT min(next_at) FROM clocks WHERE next_at IS NOT NULL")[0][0]
+            clock = tx.execute("SELECT min(next_at) FROM clocks WHERE next_at IS NOT NULL")[0][0]
+            due = min((at for at in (clock, duties.next_instant(tx)) if at is not None), default=None)
             waiting = tx.execute("SELECT count(*) FROM events WHERE position IS NULL OR published_at IS NULL")[0][0]
             state = pb.BusinessTimeState(now=stamp(tx.now), next_due=stamp(due), unpublished=waiting)
             if since is not None:
@@ -43,7 +44,9 @@ class Walk:
                     (since, EPOCH_EVENTS),
                 )
                 for identifier, kind, subject, at, clock in rows:
-                    state.events.add(id=str(identifier), source=request.service, type=kind, subject=subject, occurred_at=stamp(at), clock=clock)
+                    state.events.add(
+                        id=str(identifier), source=request.service, type=kind, subject=subject, occurred_at=stamp(at), clock=clock
+                    )
         return state
 
     def shift_business_time(self, request: pb.ShiftBusinessTimeRequest, _: Transaction | None) -> pb.ShiftBusinessTimeResponse:
@@ -52,7 +55,9 @@ class Walk:
             tx.execute(
                 "UPDATE business_time SET shifted_by = greatest(shifted_by, %s - clock_timestamp())", (request.to.ToDatetime(tzinfo=UTC),)
             )
-        return pb.ShiftBusinessTimeResponse(fired=clocks.run_clocks(database))
+        duties.plan(database)
+        fired = duties.run_duties(database)
+        return pb.ShiftBusinessTimeResponse(fired=fired + clocks.run_clocks(database))
 
     def list_unhandled(self, request: pb.ListUnhandledRequest, _: Transaction | None) -> pb.ListUnhandledResponse:
         table = reactions_of(request.service).by_event

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -20,14 +21,19 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from services.chassis import calendar, observe
 from services.chassis.db import Base, new_id
-from services.chassis.policies import Policy, Terms
+from services.chassis.policies import HOLIDAYS, HOURS, REGISTRY, Policy, Terms
 from services.chassis.reactions import every
 
 if TYPE_CHECKING:
     from services.chassis.db import Database
-    from services.chassis.lifecycle import Act, Aggregate
+    from services.chassis.lifecycle import Act, Case
 
-RUNG_STEP = Policy("escalation.step", "seconds", 900, "X-34", least=1, most=86_400, says="from one rung of the ladder to the next")
+RUNG_STEP = Policy(
+    "escalation.step", "seconds", 900, "X-34", least=1, most=86_400, says="from one rung of the ladder to the next", everywhere=True
+)  # fmt: skip
+WARN = Policy(
+    "escalation.warn", "ratio", 0.8, "X-34", least=0.1, most=1.0, says="share of a time limit at which the handler is reminded", everywhere=True
+)  # fmt: skip
 SWEEP_BATCH = 500
 
 
@@ -36,8 +42,8 @@ class ClockRule:
     """One line of a process's CLOCKS table.
 
     `target` gives the policy for a case; `working` says whether it counts the estate's working hours only (else 24×7).
-    `due` overrides both with a fixed instant, for appointments and ends of days; one of the two is given. `warn` is the share of the target at which the handler is
-    reminded. `ladder` names the roles told at the breach and after each further step.
+    `due` overrides both with a fixed instant, for appointments and ends of days; one of the two is given. `ladder` names the
+    roles told at the breach and after each further step.
     """
 
     name: str
@@ -49,7 +55,6 @@ class ClockRule:
     due: Callable[[Any], datetime | None] = lambda case: None
     restarts: frozenset[str] = frozenset()
     cancels: frozenset[str] = frozenset()
-    warn: float = 0.8
     ladder: tuple[str, ...] = ()
 
 
@@ -70,7 +75,9 @@ class Clock(Base):
     handler: Mapped[str | None]
     urgent: Mapped[bool]
     target: Mapped[timedelta]
+    policy: Mapped[str | None]  # key of the policy that gave the target; None: a limit of the case's own, such as an appointment
     working: Mapped[bool]
+    hours: Mapped[str | None]  # the working calendar its marks were reckoned by; None around the clock
     warn: Mapped[float]
     ladder: Mapped[list[str]] = mapped_column(ARRAY(sa.Text))
     started_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True))
@@ -99,7 +106,7 @@ class Clock(Base):
     def pause(self, act: Act) -> None:
         if self.running:
             assert self.running_since is not None
-            self.spent += calendar.between(self._calendar(act.terms), self.running_since, act.now)
+            self.spent += calendar.between(self._counting(act.terms), self.running_since, act.now)
             self.marks = [mark for mark in self.marks if mark <= act.now]  # what came due stays due, swept or not
             self.running_since, self.next_at = None, self._owed(act.now)
 
@@ -118,12 +125,13 @@ class Clock(Base):
         if self.breached_at is None and due is not None and act.now > due:
             self.breached_at = due
         if self.running_since is not None:
-            self.spent += calendar.between(self._calendar(act.terms), self.running_since, act.now)
+            self.spent += calendar.between(self._counting(act.terms), self.running_since, act.now)
         self.stopped_at, self.running_since, self.next_at, self.cancelled = act.now, None, self._owed(act.now), cancelled
 
-    def retarget(self, target: timedelta, act: Act) -> None:
-        """Another target (policy, severity, appointment): what remains changes, `spent` stays."""
-        self.target = target
+    def retarget(self, target: timedelta | Policy, act: Act) -> None:
+        """Another target (severity, appointment): what remains changes, `spent` stays. Of a policy it follows the changes from now on."""
+        self.policy = target.key if isinstance(target, Policy) else None
+        self.target = act.terms.duration(target) if isinstance(target, Policy) else target
         if self.running:
             assert self.running_since is not None
             self.mark(act.terms)
@@ -135,28 +143,74 @@ class Clock(Base):
             self.working = False
             self.retarget(self.spent + (due - self.running_since), act)
 
-    def mark(self, terms: Terms) -> None:
+    def mark(self, terms: Terms, not_before: datetime | None = None) -> None:
         """Works out every instant at which the clock must act, from what has been spent already."""
         assert self.running_since is not None
-        days, step = self._calendar(terms), terms.duration(RUNG_STEP)
+        days, step = terms.calendar if self.working else None, terms.duration(RUNG_STEP)
+        self.hours = _written(terms) if self.working else None
 
         def at(amount: timedelta) -> datetime:
             assert self.running_since is not None
-            return calendar.add(days, self.running_since, max(amount - self.spent, timedelta(0)))
+            instant = calendar.add(days, self.running_since, max(amount - self.spent, timedelta(0)))
+            return instant if not_before is None else max(instant, not_before)
 
         breach = at(self.target)
         self.marks = [at(self.target * self.warn), breach, *(breach + step * rung for rung in range(1, len(self.ladder)))]
         self.next_at = self.marks[self.level] if self.level < len(self.marks) else None
 
+    def reckon_anew(self, terms: Terms, changed: str, at: datetime) -> bool:
+        """After a change of the policy `changed` at the instant `at`: what remains follows. Returns whether any limit or mark moved.
+
+        What has been spent by then stays, counted by the calendar it was spent under. Marks that have fired or come due stay,
+        nothing new is due before `at`: a limit that has been shortened is missed at the change, not in the past. A breached
+        clock keeps its target and its breach; the rest of its ladder follows a new step alone. Doing it twice changes nothing.
+        """
+        if self.stopped_at is not None:
+            return False
+        target, marks = self.target, self.marks
+        passed = marks[: max(self.level, sum(mark <= at for mark in marks))]
+        if len(passed) < 2:
+            if (policy := REGISTRY.get(self.policy or "")) is not None:
+                self.target = terms.duration(policy)
+            self.warn = terms.number(WARN)
+            if self.running_since is not None:
+                if self.working and self.hours != _written(terms) and self.running_since < at:
+                    self.spent += calendar.between(self._counting(terms), self.running_since, at)
+                    self.running_since = at
+                self.mark(terms, not_before=at)
+                self.marks = [*passed, *self.marks[len(passed) :]]
+        elif changed == RUNG_STEP.key and self.running_since is not None:
+            self.marks, last = list(passed), max(passed[-1], self.running_since)
+            while len(self.marks) < len(marks):
+                last = max(last + terms.duration(RUNG_STEP), at)
+                self.marks.append(last)
+        if self.running_since is not None:
+            self.next_at = self.marks[self.level] if self.level < len(self.marks) else None
+        return (self.target, self.marks) != (target, marks)
+
     def _owed(self, now: datetime) -> datetime | None:
         """The next mark, if it came due before `now` and the sweep has not fired it yet."""
         return self.marks[self.level] if self.level < len(self.marks) and self.marks[self.level] <= now else None
 
-    def _calendar(self, terms: Terms) -> calendar.Calendar | None:
-        return terms.calendar if self.working else None
+    def _counting(self, terms: Terms) -> calendar.Calendar | None:
+        """The calendar that running time has been counted by since it began."""
+        if not self.working:
+            return None
+        return _read(self.hours) if self.hours else terms.calendar
 
 
-def tick(case: Aggregate, rules: Sequence[ClockRule], action: str, act: Act) -> None:
+def _written(terms: Terms) -> str:
+    """A calendar as a clock remembers it: `Asia/Shanghai CN 08:30-12:00 14:00-17:30`."""
+    return f"{terms.zone} {terms.text(HOLIDAYS)} {terms.text(HOURS)}"
+
+
+@lru_cache(maxsize=1024)
+def _read(hours: str) -> calendar.Calendar:
+    zone, holidays, shifts = hours.split(" ", 2)
+    return calendar.Calendar(zone, calendar.parse_shifts(shifts), holidays)
+
+
+def tick(case: Case, rules: Sequence[ClockRule], action: str, act: Act) -> None:
     """Starts and stops the clocks of a case as its table says for `action`."""
     for rule in rules:
         running = next((clock for clock in case.clocks if clock.name == rule.name and clock.stopped_at is None), None)
@@ -174,18 +228,20 @@ def tick(case: Aggregate, rules: Sequence[ClockRule], action: str, act: Act) -> 
             clock.handler = case.handler
 
 
-def _started(case: Aggregate, rule: ClockRule, act: Act) -> Clock:
-    working, due = rule.working(case), rule.due(case)
+def _started(case: Case, rule: ClockRule, act: Act) -> Clock:
+    working, due, policy = rule.working(case), rule.due(case), None
     if due is not None:
         working, target = False, max(due - act.now, timedelta(0))
     elif rule.target is not None:
-        target = act.terms.duration(rule.target(case))
+        policy = rule.target(case)
+        target = act.terms.duration(policy)
     else:
         raise ValueError(f"the clock {rule.name} has neither a target nor a due instant")
     clock = Clock(
         id=new_id(), group_id=case.group_id, company_id=case.company_id, estate_id=case.estate_id,
         aggregate=case.KIND, aggregate_id=case.id, subject=case.subject, name=rule.name, number=case.number, handler=case.handler,
-        urgent=case.is_urgent, target=target, working=working, warn=rule.warn, ladder=list(rule.ladder),
+        urgent=case.is_urgent, target=target, policy=policy.key if policy else None, working=working, hours=None,
+        warn=act.terms.number(WARN), ladder=list(rule.ladder),
         started_at=act.now, spent=timedelta(0), running_since=act.now, marks=[], level=0, cancelled=False,
     )  # fmt: skip
     clock.mark(act.terms)

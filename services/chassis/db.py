@@ -13,8 +13,8 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
 
 import psycopg2
@@ -85,7 +85,7 @@ class Transaction:
         self.service = database.service
         self.principal = principal
         self.scope = scope
-        self.now: datetime = datetime.min
+        self.now: datetime = datetime.min.replace(tzinfo=UTC)
         self.estate: Estate | None = None  # the one the request or event is about
         self.trace = ""  # W3C traceparent of the request, carried into its events
         self.request_id = ""
@@ -122,7 +122,7 @@ class Transaction:
         """The aggregate, its row locked until commit. Raises NotFound, StaleEtag, then what was wrong with the request."""
         query = self._one(cls, identifier).with_for_update()
         if hasattr(cls, "clocks"):  # their rows are locked too, after the case's: the sweep skips them meanwhile
-            query = query.options(lazyload(cls.clocks))
+            query = query.options(lazyload(cast(Any, cls).clocks))
         entity = self.session.execute(query).scalar_one_or_none()
         if entity is None:
             raise NotFound(f"there is no such {cls.__tablename__.rstrip('s')}", reason=f"{cls.KIND.upper()}_NOT_FOUND")
@@ -132,7 +132,9 @@ class Transaction:
         if hasattr(cls, "clocks"):
             from services.chassis.clocks import Clock
 
-            rows = self.session.execute(sa.select(Clock).where(Clock.aggregate_id == entity.id).order_by(Clock.started_at).with_for_update())
+            rows = self.session.execute(
+                sa.select(Clock).where(Clock.aggregate_id == entity.id).order_by(Clock.started_at, Clock.id).with_for_update()
+            )
             set_committed_value(entity, "clocks", list(rows.scalars()))
         return entity
 
@@ -143,7 +145,7 @@ class Transaction:
             raise NotFound(f"there is no such {cls.__tablename__.rstrip('s')}", reason=f"{cls.KIND.upper()}_NOT_FOUND")
         return entity
 
-    def _one(self, cls: type[G], identifier: UUID | str) -> sa.Select[tuple[G]]:
+    def _one(self, cls: type[G], identifier: UUID | str) -> sa.Select[G]:
         try:
             key = identifier if isinstance(identifier, UUID) else UUID(identifier)
         except ValueError:

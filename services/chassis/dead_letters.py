@@ -146,7 +146,7 @@ def main(arguments: list[str], out: TextIO = sys.stdout) -> int:
 def _one(database: Database, identifier: UUID) -> list[DeadLetter]:
     letter = found(database, identifier)
     if letter is None:
-        print(f"{database.service} has no dead letter {identifier}", file=sys.stderr)
+        sys.stderr.write(f"{database.service} has no dead letter {identifier}\n")
     return [letter] if letter else []
 
 
@@ -157,8 +157,8 @@ def _letter(row: tuple) -> DeadLetter:
 
 def _line(letter: DeadLetter) -> str:
     state = "replayed" if letter.replayed_at else "dead"
-    error = " ".join(letter.error.split())[:100]
-    return f"{letter.id}  {letter.died_at:%Y-%m-%d %H:%M:%S}  {state}  {letter.type}  {letter.subject or '-'}  attempts={letter.attempts}  {error}"
+    when, error = f"{letter.died_at:%Y-%m-%d %H:%M:%S}", " ".join(letter.error.split())[:100]
+    return "  ".join([str(letter.id), when, state, letter.type, letter.subject or "-", f"attempts={letter.attempts}", error])
 
 
 def _page(letter: DeadLetter) -> str:

@@ -1,4 +1,4 @@
-"""The service's own copy of the register: the tree, who belongs to which unit, who holds which post. Ids, no names.
+"""The service's own copy of the register: the tree, who belongs to which unit, who holds which post, who is on duty. Ids, no names.
 
 `residents` owns all of it and sends every entry whole and with a version (`DirectoryChanged`); the higher version wins, so
 order and repetition do not matter. A service with an empty copy fills it by asking once; from then on events keep it.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -23,6 +24,9 @@ from steward.residents.v1 import directory_pb2 as pb
 from steward.residents.v1 import events_pb2
 
 LEVELS = {"GROUP": "group", "COMPANY": "company", "ESTATE": "estate"}
+EARLY_SHIFT = "EARLY_SHIFT_CLERK"
+DESK = (EARLY_SHIFT, "CUSTOMER_ASSISTANT")  # posts by which one may be on the early shift (REP-25)
+LONGEST_REST = timedelta(days=14)  # a roster with no shift for longer is not resting: it has not been planned
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +62,16 @@ def estate_by_id(tx: Transaction, identifier: UUID) -> Estate | None:
     return Estate(*rows[0]) if rows else None
 
 
+def estates(tx: Transaction) -> list[Estate]:
+    """Every estate this service knows."""
+    return [Estate(*row) for row in tx.execute(_ESTATE + "true ORDER BY id")]
+
+
 def unit_by_number(tx: Transaction, estate: Estate, number: str) -> Unit:
     """Raises NotFound(UNIT_NOT_FOUND)."""
     rows = tx.execute(
-        "SELECT id, code, estate_id FROM dir_nodes WHERE estate_id = %s AND code = %s AND kind = 'UNIT' AND NOT deleted", (estate.id, number)
+        "SELECT id, code, estate_id FROM dir_nodes WHERE estate_id = %s AND code = %s AND kind = 'UNIT' AND NOT deleted",
+        (estate.id, number),
     )
     if not rows:
         raise NotFound(f"{estate.name} has no unit {number}", reason="UNIT_NOT_FOUND")
@@ -87,14 +97,104 @@ def holders(tx: Transaction, role: str, estate: Estate) -> list[UUID]:
 
 
 def holds_post(tx: Transaction, staff_id: UUID, role: str, estate: Estate) -> bool:
-    """Whether a member of staff holds a role at the estate or above it now."""
-    return bool(
-        tx.execute(
-            "SELECT 1 FROM dir_posts WHERE staff_id = %s AND role = %s AND node_id IN (%s, %s, %s) AND NOT deleted"
-            " AND (starts_at IS NULL OR starts_at <= %s) AND (ends_at IS NULL OR ends_at > %s)",
-            (staff_id, role, estate.id, estate.company_id, estate.group_id, tx.now, tx.now),
-        )
-    )
+    """Whether a member of staff holds a role at the estate or above it now, on behalf of somebody on leave included."""
+    nodes = (estate.id, estate.company_id, estate.group_id)
+    return any(role == name and node in nodes for name, node in held(tx, staff_id))
+
+
+def _runs(row: str) -> str:
+    """SQL: a post, shift or absence stands at the instant `at`."""
+    return f"NOT {row}.deleted AND ({row}.starts_at IS NULL OR {row}.starts_at <= %(at)s) AND ({row}.ends_at IS NULL OR {row}.ends_at > %(at)s)"
+
+
+_HELD = f"""
+SELECT p.role, p.node_id FROM dir_posts p WHERE p.staff_id = %(staff)s AND {_runs("p")}
+UNION
+SELECT %(early)s, s.estate_id FROM dir_shifts s JOIN dir_nodes e ON e.id = s.estate_id
+  JOIN dir_posts p ON p.staff_id = s.staff_id AND p.node_id IN (e.id, e.company_id, e.group_id) AND p.role IN %(desk)s AND {_runs("p")}
+ WHERE s.staff_id = %(staff)s AND s.early_shift AND {_runs("s")}
+UNION
+SELECT p.role, p.node_id FROM dir_absences a JOIN dir_posts p ON p.staff_id = a.staff_id AND {_runs("p")}
+  JOIN dir_posts own ON own.staff_id = a.deputy_id AND own.node_id = p.node_id AND {_runs("own")}
+ WHERE a.deputy_id = %(staff)s AND {_runs("a")}
+"""
+
+
+def held(tx: Transaction, staff_id: UUID) -> set[tuple[str, UUID]]:
+    """(role, node) of everything a member of staff may act as now.
+
+    His posts; the early shift while he is on it (REP-25); and the posts of those he is the deputy of, at nodes where he has
+    one himself.
+    """
+    values = {"staff": staff_id, "at": tx.now, "early": EARLY_SHIFT, "desk": DESK}
+    return {(row[0], row[1]) for row in tx.execute(_HELD, values)}  # type: ignore[arg-type]
+
+
+# Whoever is on shift (tier 0) or has a post at the estate (1), its company (2), the group (3); whether he is away; and, once
+# for each of his deputies who is not away, that deputy.
+_ON_DUTY = f"""
+WITH standing AS (
+    SELECT 0 AS tier, s.staff_id, p.node_id FROM dir_shifts s
+      JOIN dir_posts p ON p.staff_id = s.staff_id AND p.node_id IN (%(estate)s, %(company)s, %(group)s) AND {_runs("p")}
+       AND (p.role = s.role OR (s.role = %(early)s AND p.role IN %(desk)s))
+     WHERE s.estate_id = %(estate)s AND (s.role = %(role)s OR (s.early_shift AND %(role)s = %(early)s)) AND {_runs("s")}
+    UNION ALL
+    SELECT CASE p.node_id WHEN %(estate)s THEN 1 WHEN %(company)s THEN 2 ELSE 3 END, p.staff_id, p.node_id FROM dir_posts p
+     WHERE p.node_id IN (%(estate)s, %(company)s, %(group)s) AND p.role = %(role)s AND {_runs("p")}
+)
+SELECT t.tier, t.staff_id, a.id IS NOT NULL, d.staff_id FROM standing t
+  LEFT JOIN dir_absences a ON a.staff_id = t.staff_id AND {_runs("a")}
+  LEFT JOIN dir_posts d ON d.staff_id = a.deputy_id AND d.node_id = t.node_id AND {_runs("d")}
+   AND NOT EXISTS (SELECT 1 FROM dir_absences x WHERE x.staff_id = d.staff_id AND {_runs("x")})
+"""
+
+
+def on_duty(tx: Transaction, role: str, estate: Estate, at: datetime | None = None) -> list[UUID]:
+    """Whom to tell or send when `role` is asked for at an instant (now, unless said otherwise); nobody is an empty list.
+
+    Those on shift in that role, deputies taking the shift of those on leave; if nobody is, those with the post at the
+    estate who are not on leave, else their deputies; then the same at its company, and at the group.
+    """
+    values = {"role": role, "estate": estate.id, "company": estate.company_id, "group": estate.group_id, "at": at or tx.now}
+    tiers: dict[int, tuple[set[UUID], set[UUID]]] = {}
+    for tier, staff, away, deputy in tx.execute(_ON_DUTY, values | {"early": EARLY_SHIFT, "desk": DESK}):  # type: ignore[arg-type]
+        present, deputies = tiers.setdefault(tier, (set(), set()))
+        if not away:
+            present.add(staff)
+        elif deputy is not None:
+            deputies.add(deputy)
+    for tier in sorted(tiers):
+        present, deputies = tiers[tier]
+        if told := (present | deputies) if tier == 0 else (present or deputies):
+            return sorted(told)
+    return []
+
+
+_DUTY_DAY = """
+SELECT EXISTS (SELECT 1 FROM dir_shifts s WHERE s.estate_id = %(estate)s AND NOT s.deleted AND s.starts_at < %(ends)s AND s.ends_at > %(begins)s
+           AND NOT EXISTS (SELECT 1 FROM dir_absences a WHERE a.staff_id = s.staff_id AND NOT a.deleted AND a.deputy_id IS NULL
+                              AND a.starts_at <= greatest(s.starts_at, %(begins)s) AND (a.ends_at IS NULL OR a.ends_at >= least(s.ends_at, %(ends)s)))),
+       EXISTS (SELECT 1 FROM dir_shifts s WHERE s.estate_id = %(estate)s AND NOT s.deleted AND s.starts_at >= %(ends)s AND s.starts_at < %(rested)s)
+"""
+
+
+def is_duty_day(tx: Transaction, estate: Estate, day: date) -> bool:
+    """Whether the estate's roster has somebody on duty on a day of its own calendar (X-05).
+
+    Where the roster goes on later, a day without a shift is a day of rest; where it does not (no roster, or not planned so
+    far), every day counts.
+    """
+    zone = ZoneInfo(estate.zone)
+    begins, ends = (datetime.combine(day + timedelta(days=n), time(), zone) for n in (0, 1))
+    values = {"estate": estate.id, "begins": begins, "ends": ends, "rested": ends + LONGEST_REST}
+    somebody, goes_on = tx.execute(_DUTY_DAY, values)[0]  # type: ignore[arg-type]
+    return somebody or not goes_on
+
+
+def next_duty_day(tx: Transaction, estate: Estate, day: date) -> date:
+    """The first duty day after `day`; the next day when a month has none, for a time limit must end."""
+    following = (day + timedelta(days=n) for n in range(1, 32))
+    return next((found for found in following if is_duty_day(tx, estate, found)), day + timedelta(days=1))
 
 
 def occupants(tx: Transaction, unit_id: UUID) -> list[tuple[UUID, str]]:
@@ -103,18 +203,13 @@ def occupants(tx: Transaction, unit_id: UUID) -> list[tuple[UUID, str]]:
         "SELECT person_id, kind FROM dir_members WHERE unit_id = %s AND NOT deleted"
         " AND (starts_at IS NULL OR starts_at <= %s) AND (ends_at IS NULL OR ends_at > %s) ORDER BY kind, person_id",
         (unit_id, tx.now, tx.now),
-    )  # type: ignore[return-value]
+    )
 
 
 def revoked(tx: Transaction, principal_id: UUID, grants: Iterable[Grant]) -> set[Grant]:
     """Grants of a member of staff that this directory no longer knows, although the identity still carries them."""
-    rows = tx.execute(
-        "SELECT role, node_id FROM dir_posts WHERE staff_id = %s AND NOT deleted"
-        " AND (starts_at IS NULL OR starts_at <= %s) AND (ends_at IS NULL OR ends_at > %s)",
-        (principal_id, tx.now, tx.now),
-    )
-    posts = {(row[0], row[1]) for row in rows}
-    return {grant for grant in grants if (grant.role, grant.node) not in posts}
+    known = held(tx, principal_id)
+    return {grant for grant in grants if (grant.role, grant.node) not in known}
 
 
 def filled(tx: Transaction) -> bool:
@@ -134,7 +229,7 @@ def take_over(event: Event[events_pb2.DirectoryChanged], tx: Transaction) -> Non
 
 def apply(tx: Transaction, entries: Iterable[pb.DirectoryEntry]) -> int:
     """Takes entries in; older versions than those held change nothing. Returns how many were newer."""
-    rows: dict[str, list[tuple[Any, ...]]] = {"node": [], "membership": [], "post": []}
+    rows: dict[str, list[tuple[Any, ...]]] = {kind: [] for kind in _TABLES}
     for entry in entries:
         kind = entry.WhichOneof("entry")
         if kind:
@@ -149,6 +244,8 @@ _TABLES = {
     ),
     "membership": ("dir_members", "person_id unit_id estate_id kind starts_at ends_at"),
     "post": ("dir_posts", "staff_id role node_id starts_at ends_at"),
+    "shift": ("dir_shifts", "staff_id role estate_id early_shift starts_at ends_at"),
+    "absence": ("dir_absences", "staff_id deputy_id starts_at ends_at"),
 }
 
 
@@ -160,10 +257,13 @@ def _columns(kind: str, entry: Any) -> tuple[Any, ...]:
             _uuid(entry.group_id), entry.time_zone, pb.PropertyType.Name(entry.property_type), entry.has_committee, status.taken_over,
             pb.UnitStatus.Occupancy.Name(status.occupancy), status.under_renovation,
         )  # fmt: skip
-    if kind == "membership":
-        times = (_time(entry, "start_time"), _time(entry, "end_time"))
-        return _uuid(entry.person_id), _uuid(entry.unit_id), _uuid(entry.estate_id), pb.Membership.Kind.Name(entry.kind), *times
     times = (_time(entry, "start_time"), _time(entry, "end_time"))
+    if kind == "membership":
+        return _uuid(entry.person_id), _uuid(entry.unit_id), _uuid(entry.estate_id), pb.Membership.Kind.Name(entry.kind), *times
+    if kind == "shift":
+        return _uuid(entry.staff_id), options_pb2.Role.Name(entry.role), _uuid(entry.estate_id), entry.early_shift, *times
+    if kind == "absence":
+        return _uuid(entry.staff_id), _uuid(entry.deputy_id), *times
     return _uuid(entry.staff_id), options_pb2.Role.Name(entry.role), _uuid(entry.node_id), *times
 
 

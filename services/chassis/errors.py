@@ -82,4 +82,16 @@ class Unavailable(StewardError):
     code, http, reason = "UNAVAILABLE", 503, "UNAVAILABLE"
 
 
-TABLE = (InvalidInput, Unauthenticated, Forbidden, NotFound, Conflict, IllegalMove, StaleEtag, KeyReused, TooMany, Unavailable, StewardError)
+TABLE = (
+    InvalidInput,
+    Unauthenticated,
+    Forbidden,
+    NotFound,
+    Conflict,
+    IllegalMove,
+    StaleEtag,
+    KeyReused,
+    TooMany,
+    Unavailable,
+    StewardError,
+)

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 LEASE = 20  # seconds of machine time; renewed by every step
 ATTEMPTS = 5  # crashes or faults before an operation is given up
+CHASSIS_MODULES = ("services.chassis.policy_api",)  # their kinds are carried out for every service
 ENDED = Counter("steward_operations_total", "Long-running operations that ended.", ["service", "kind", "state"])
 
 
@@ -69,7 +70,10 @@ _KINDS: dict[tuple[str, str], Work] = {}
 
 
 def job(service: str, kind: str) -> Callable[[Work], Work]:
-    """Registers the function that carries out operations of a kind. It returns when done and raises StewardError to fail."""
+    """Registers the function that carries out operations of a kind. It returns when done and raises StewardError to fail.
+
+    One of `chassis` does so for every service.
+    """
 
     def register(work: Work) -> Work:
         _KINDS[service, kind] = work
@@ -90,7 +94,7 @@ def enqueue(tx: Transaction, kind: str, request: dict[str, Any], data: bytes = b
 
 def claim(database: Database, holder: str) -> Job | None:
     """The oldest operation that is queued or whose holder died."""
-    kinds = [kind for service, kind in _KINDS if service == database.service]
+    kinds = [kind for service, kind in _KINDS if service in (database.service, "chassis")]
     if not kinds:
         return None
     with database.transaction() as tx:
@@ -119,6 +123,10 @@ def end(done: Job, state: str, error: str = "") -> None:
         tx.after_commit.append(lambda: ENDED.labels(done.database.service, done.kind, state).inc())
 
 
+def _work(service: str, kind: str) -> Work:
+    return _KINDS.get((service, kind)) or _KINDS["chassis", kind]
+
+
 def work_once(database: Database, holder: str) -> bool:
     """Claims one operation and carries it out. Returns whether there was one."""
     found = claim(database, holder)
@@ -127,7 +135,7 @@ def work_once(database: Database, holder: str) -> bool:
     log.info("%s: %s %s begins", database.service, found.kind, found.id)
     with _renewed(found):
         try:
-            _KINDS[database.service, found.kind](found)
+            _work(database.service, found.kind)(found)
             end(found, "SUCCEEDED")
         except Unavailable as error:
             log.warning("%s %s waits for its lease to end: %s", found.kind, found.id, error.message)
@@ -165,11 +173,12 @@ def _renewed(found: Job) -> Iterator[None]:
 def run(services: list[str], config: Settings) -> int:
     """The process: works on operations until SIGTERM; the one in hand is left to its lease and goes on elsewhere."""
     databases = []
+    for module in CHASSIS_MODULES:
+        importlib.import_module(module)
     for service in services:
         with contextlib.suppress(ModuleNotFoundError):
             importlib.import_module(f"services.{service}.jobs")
-        if any(owner == service for owner, _ in _KINDS):
-            databases.append(Database(service, config.database(service), pool_size=2))
+        databases.append(Database(service, config.database(service), pool_size=2))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

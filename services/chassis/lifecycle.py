@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
@@ -37,7 +37,7 @@ class Act:
     principal: Principal
     now: datetime
     reason: str = ""
-    terms: Terms = Terms()
+    terms: Terms = field(default_factory=Terms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +203,8 @@ class Case(Aggregate):
     def clocks(cls) -> Mapped[list[clocks.Clock]]:
         return relationship(
             clocks.Clock,
-            primaryjoin=lambda: sa.orm.foreign(clocks.Clock.aggregate_id) == cls.id,  # type: ignore[attr-defined]
-            order_by=clocks.Clock.started_at,
+            primaryjoin=lambda: sa.orm.foreign(clocks.Clock.aggregate_id) == cls.id,
+            order_by=(clocks.Clock.started_at, clocks.Clock.id),
             lazy="selectin",
             overlaps="clocks",  # every kind of case maps the same column
         )
@@ -250,7 +250,7 @@ class Case(Aggregate):
                 clock.number = self.number
             for _, event, _ in self.__dict__.get("_events", []):
                 if "number" in event.DESCRIPTOR.fields_by_name:
-                    event.number = self.number  # type: ignore[attr-defined]
+                    event.number = self.number
 
         tx.before_flush.append(take)
 
@@ -258,7 +258,7 @@ class Case(Aggregate):
 def history(tx: Transaction, case: Aggregate) -> list[Change]:
     """The timeline of a case, oldest first."""
     rows = tx.execute(
-        "SELECT action, from_state, to_state, at, actor, note FROM history WHERE aggregate_id = %s AND estate_id = %s ORDER BY version",
+        "SELECT action, from_state, to_state, at, actor, note FROM history WHERE aggregate_id = %s AND estate_id = %s ORDER BY version, id",
         (case.id, case.estate_id),
     )
     return [Change(*row) for row in rows]

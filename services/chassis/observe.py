@@ -22,7 +22,9 @@ RPC_SECONDS = Histogram(
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 RPC_IN_FLIGHT = Gauge("steward_rpc_in_flight", "Operations being worked on.", ["service"])
-CLOCKS_FIRED = Counter("steward_clock_marks_total", "Marks of clocks that fired: ClockWarned, ClockBreached, ClockEscalated.", ["service", "clock", "mark"])
+CLOCKS_FIRED = Counter(
+    "steward_clock_marks_total", "Marks of clocks that fired: ClockWarned, ClockBreached, ClockEscalated.", ["service", "clock", "mark"]
+)
 CLOCKS_STARTED = Counter("steward_clocks_started_total", "Clocks started.", ["service", "clock"])
 CLOCKS_STOPPED = Counter("steward_clocks_stopped_total", "Clocks stopped, by whether their target was met.", ["service", "clock", "result"])
 CASES_MOVED = Counter("steward_case_moves_total", "Moves of cases through their lifecycles.", ["service", "process", "action"])

@@ -30,7 +30,8 @@ Run = Callable[["Database"], object]
 M = TypeVar("M", bound=Message)
 F = TypeVar("F", bound=Callable[..., Any])
 
-CHASSIS_MODULES = ("services.chassis.directory", "services.chassis.clocks", "services.chassis.events")  # register for every service
+# These register for every service.
+CHASSIS_MODULES = ("services.chassis.directory", "services.chassis.clocks", "services.chassis.duties", "services.chassis.events")
 
 
 class Permanent(Exception):
@@ -138,7 +139,7 @@ class Outcome:
 
 
 _reactions: dict[tuple[str, str, str], tuple[str, Reaction]] = {}  # (name, source, type) → (owner, reaction)
-_periodic: dict[str, tuple[str, Periodic]] = {}
+_periodic: dict[tuple[str, str], Periodic] = {}  # (owner, name)
 
 
 def on(message: type[Message], *, source: str = "", queue: Queue = "events", service: str = "") -> Callable[[F], F]:
@@ -168,11 +169,10 @@ def every(seconds: float, *, name: str = "", service: str = "") -> Callable[[F],
     """Makes `function(database)` run every `seconds` in every worker of the service; a count it returns is put in the metrics."""
 
     def register(function: F) -> F:
-        periodic = Periodic(name or function.__name__, seconds, cast(Run, function))
-        key = f"{_owner(function) if not service else service}/{periodic.name}"
-        if key in _periodic:
+        periodic, owner = Periodic(name or function.__name__, seconds, cast(Run, function)), service or _owner(function)
+        if (owner, periodic.name) in _periodic:
             raise TypeError(f"there are two periodic functions called {periodic.name}")
-        _periodic[key] = (service or _owner(function), periodic)
+        _periodic[owner, periodic.name] = periodic
         reactions_of.cache_clear()
         return function
 
@@ -190,7 +190,7 @@ def reactions_of(service: str) -> Reactions:
     for owner, reaction in list(_reactions.values()):
         if owner == service or (owner == "chassis" and reaction.source != service):
             by_event.setdefault((reaction.source, reaction.type), []).append(reaction)
-    periodic = tuple(p for owner, p in list(_periodic.values()) if owner in (service, "chassis"))
+    periodic = tuple(p for (owner, _), p in list(_periodic.items()) if owner in (service, "chassis"))
     return Reactions(service, MappingProxyType({key: tuple(found) for key, found in by_event.items()}), periodic)
 
 
@@ -250,6 +250,8 @@ def _opened(body: bytes) -> tuple[str, str, dict[str, Any]]:
 
 def _event(source: str, type: str, envelope: dict[str, Any], message: type[Message]) -> Event[Any]:
     try:
+        if not isinstance(envelope["data"], dict):  # ParseDict would take a text for a message without fields
+            raise TypeError("data is no object")
         return Event(
             id=UUID(envelope["id"]),
             source=source,

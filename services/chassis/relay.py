@@ -25,7 +25,7 @@ import logging
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -50,7 +50,7 @@ BATCH = 500  # events that get their positions in one transaction
 WINDOW = 2_000  # events in hand that nothing holds back
 PATIENCE = 20_000  # events in hand altogether; so many held back mean that the broker's topology is gone
 MARK_AT = 250  # confirms that are marked at once; fewer wait LINGER
-LINGER = 0.02  # s
+LINGER = 0.05  # s; meanwhile the next event may take the marks along
 BUSY, IDLE = 0.05, 1.0  # s between looks at the log, when nobody says that there is something
 RETRY_FIRST, RETRY_MOST = 0.2, 5.0  # s until a refused event is tried again
 BACKOFF_FIRST, BACKOFF_MOST = 0.2, 3.0  # s until a lost database or broker is tried again
@@ -64,7 +64,7 @@ LAG = Gauge("steward_relay_lag_seconds", "Age of the oldest event that is not at
 HELD = Gauge("steward_relay_held", "Events that wait behind a refused one of their aggregate, or are refused.", ["service"])
 ACTIVE = Gauge("steward_relay_active", "1 if this process is the service's relay, 0 if it stands by.", ["service"])
 PUBLISHED = Counter("steward_relay_published_total", "Events confirmed by the broker.", ["service"])
-REFUSED = Counter("steward_relay_refused_total", "Events the broker did not take: nacked, or returned for want of a queue.", ["service", "how"])
+REFUSED = Counter("steward_relay_refused_total", "Events the broker nacked, or returned for want of a queue.", ["service", "how"])
 RESTARTS = Counter("steward_relay_restarts_total", "Times the relay started over because database or broker was lost.", ["service"])
 CONFIRM_SECONDS = Histogram(
     "steward_relay_confirm_seconds",
@@ -73,6 +73,15 @@ CONFIRM_SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30),
 )
 
+# Row-level security hides from the planner how many rows there are, and rows change state within a second: left to itself it
+# sorts the whole backlog for each batch (130 ms instead of 2). It is told to walk the partial indexes.
+_OPTIONS = " ".join(
+    f"-c {setting}"
+    for setting in (
+        *("steward.system=on", "steward.principal=system/relay", "statement_timeout=10s", "lock_timeout=5s"),
+        *("enable_seqscan=off", "enable_bitmapscan=off", "enable_sort=off", "enable_hashjoin=off", "enable_mergejoin=off"),
+    )
+)
 _SHARED_TYPES = frozenset(chassis_events.DESCRIPTOR.message_types_by_name)
 
 
@@ -166,6 +175,7 @@ class Log:
         self.service = service
         self._url = driver_url(database_url)
         self._connection: Any = None
+        self._last_position = 0
         self._recovered_to = 0
         self._recovering = True
         self.consumed: frozenset[str] = frozenset()
@@ -181,10 +191,7 @@ class Log:
             keepalives_interval=2,
             keepalives_count=3,
             tcp_user_timeout=5000,
-            # Row-level security hides from the planner how many rows there are, and rows change state within a second: left to
-            # itself it sorts the whole backlog for each batch (130 ms instead of 2). It is told to walk the partial indexes.
-            options="-c steward.system=on -c steward.principal=system/relay -c statement_timeout=10s -c lock_timeout=5s -c enable_seqscan=off"
-            " -c enable_bitmapscan=off -c enable_sort=off -c enable_hashjoin=off -c enable_mergejoin=off",
+            options=_OPTIONS,
         )
         self._connection.autocommit = True
         self._execute("LISTEN steward_events")
@@ -209,6 +216,8 @@ class Log:
         """Whether this connection holds the lock now; then the log is read from what a predecessor left."""
         if not self._execute("SELECT pg_try_advisory_lock(%s)", (LOCK,))[0][0]:
             return False
+        # Asked for apart: a snapshot taken before the lock was free could miss the predecessor's last positions.
+        self._last_position = self._execute("SELECT last_position FROM relay_state")[0][0]
         self._recovered_to, self._recovering = 0, True
         return True
 
@@ -226,81 +235,56 @@ class Log:
         return pending, float(age or 0)
 
     def advance(self, confirmed: list[Entry], room: int) -> list[Entry]:
-        """Marks what is confirmed and returns up to about `room` events that come next, in order, their positions committed."""
-        if not confirmed and not room:
-            return []
-        with self._transaction() as cursor:
+        """Marks what is confirmed and returns up to about `room` events that come next, in order, their positions committed.
+
+        One round trip, and a second one when there are new events. On an exception the connection is to be given up, and the
+        transaction and the lock with it.
+        """
+        with self._connection.cursor() as cursor:
+            look = []
             if confirmed:
-                cursor.execute(
-                    "UPDATE events e SET published_at = clock_timestamp() FROM unnest(%s::timestamptz[], %s::uuid[]) AS done (recorded_at, id)"
-                    " WHERE e.recorded_at = done.recorded_at AND e.id = done.id",
-                    ([entry.recorded_at for entry in confirmed], [entry.id for entry in confirmed]),
-                )
-            found = self._left_over(cursor, room) if room and self._recovering else []
-            placed = self._new(cursor, room) if room and not found else []
-            if not placed:
-                # Only marks: should a crash of the server lose them, the events are published twice, which is allowed.
-                cursor.execute("SET LOCAL synchronous_commit = off")
-        if room and not found:
-            self._recovering = False
-        return found or placed
+                look.append(cursor.mogrify(_MARK, ([entry.recorded_at for entry in confirmed], [entry.id for entry in confirmed])))
+            if room and self._recovering:
+                look.append(cursor.mogrify(_LEFT_OVER, (self._recovered_to, room)))
+            elif room:
+                look.append(cursor.mogrify(_NEW, (room,)))
+            if look:
+                cursor.execute(b";".join(look))
+            if not room:
+                return []
+            found = [_entry(columns) for columns in cursor.fetchall()]
+            if self._recovering and found:
+                self._recovered_to = found[-1].position
+            elif self._recovering:
+                self._recovering = False
+                return self.advance([], room)
+            elif found:
+                found = self._placed(cursor, in_sequence(self._closed(cursor, found) if len(found) == room else found))
+            return found
 
-    def _left_over(self, cursor: Any, room: int) -> list[Entry]:
-        """Events that have positions from an earlier run and are not marked."""
-        cursor.execute(
-            f"SELECT {_COLUMNS}, position FROM events e WHERE published_at IS NULL AND position > %s ORDER BY position LIMIT %s",
-            (self._recovered_to, room),
-        )
-        found = []
-        for *columns, position in cursor.fetchall():
-            found.append(_entry(columns))
-            found[-1].position = self._recovered_to = position
-        return found
+    def _closed(self, cursor: Any, found: list[Entry]) -> list[Entry]:
+        """Adds to a batch, behind which there may be more, earlier events of its aggregates that carry a later time."""
+        last: dict[str, int] = {}
+        for entry in found:
+            last[entry.aggregate_id] = max(entry.sequence, last.get(entry.aggregate_id, 0))
+        cursor.execute(_BEHIND, (list(last), list(last.values()), found[-1].recorded_at))
+        known = {entry.id for entry in found}
+        return found + [entry for entry in map(_entry, cursor.fetchall()) if entry.id not in known]
 
-    def _new(self, cursor: Any, room: int) -> list[Entry]:
-        """The next events without positions, which they are given here."""
-        cursor.execute(
-            f"SELECT {_COLUMNS} FROM events e WHERE position IS NULL ORDER BY e.recorded_at, e.aggregate_id, e.sequence LIMIT %s",
-            (room,),
-        )
-        found = [_entry(columns) for columns in cursor.fetchall()]
-        if len(found) == room:  # there may be more: an earlier event of one of these aggregates must not be behind the cut
-            last: dict[str, int] = {}
-            for entry in found:
-                last[entry.aggregate_id] = max(entry.sequence, last.get(entry.aggregate_id, 0))
-            cursor.execute(
-                "SELECT e.* FROM unnest(%s::uuid[], %s::int[]) AS cut (aggregate_id, sequence), LATERAL ("  # OFFSET: looks up each
-                f" SELECT {_COLUMNS} FROM events e WHERE e.aggregate_id = cut.aggregate_id AND e.sequence < cut.sequence"
-                " AND coalesce(e.position, 0) = 0 AND e.recorded_at >= %s OFFSET 0) e",
-                (list(last), list(last.values()), found[-1].recorded_at),
-            )
-            known = {entry.id for entry in found}
-            found += [entry for entry in map(_entry, cursor.fetchall()) if entry.id not in known]
-        if not found:
-            return []
-        found = in_sequence(found)
-        cursor.execute("UPDATE relay_state SET last_position = last_position + %s RETURNING last_position", (len(found),))
-        first = cursor.fetchone()[0] - len(found) + 1
+    def _placed(self, cursor: Any, found: list[Entry]) -> list[Entry]:
+        """Gives events the next positions and commits them."""
+        first = self._last_position + 1
         for position, entry in enumerate(found, first):
             entry.position = position
-        cursor.execute(
-            "UPDATE events e SET position = placed.position FROM unnest(%s::timestamptz[], %s::uuid[], %s::bigint[])"
-            " AS placed (recorded_at, id, position) WHERE e.recorded_at = placed.recorded_at AND e.id = placed.id",
-            ([e.recorded_at for e in found], [e.id for e in found], [e.position for e in found]),
-        )
+        keys = [entry.recorded_at for entry in found], [entry.id for entry in found], [entry.position for entry in found]
+        cursor.execute(_PLACE, (found[-1].position, *keys))
+        self._last_position = found[-1].position
         return found
 
     def _execute(self, sql: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         with self._connection.cursor() as cursor:
             cursor.execute(sql, values)
             return cursor.fetchall() if cursor.description else []
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[Any]:
-        with self._connection.cursor() as cursor:
-            cursor.execute("BEGIN")
-            yield cursor  # on an exception the connection is given up, and the transaction and the lock with it
-            cursor.execute("COMMIT")
 
 
 def in_sequence(entries: list[Entry]) -> list[Entry]:
@@ -317,16 +301,32 @@ def in_sequence(entries: list[Entry]) -> list[Entry]:
 
 _TIME = "to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
 _COLUMNS = (
-    f"{_TIME.format('e.recorded_at')}, e.id::text, e.aggregate_id::text, e.sequence, e.type, e.aggregate, e.subject,"
+    f"{_TIME.format('e.recorded_at')}, e.id::text, e.aggregate_id::text, e.sequence, e.type, e.position, e.aggregate, e.subject,"
     f" {_TIME.format('e.occurred_at')}, e.group_id::text, e.company_id::text, e.estate_id::text, e.actor, e.trace, e.data::text"
 )
 _ATTRIBUTES = ("aggregate", "subject", "time", "groupid", "companyid", "estateid", "actor", "traceparent")
 
+# Should a crash of the server lose marks, the events are published twice, which is allowed: they need not wait for the disk.
+_MARK = """BEGIN; SET LOCAL synchronous_commit = off;
+UPDATE events e SET published_at = clock_timestamp() FROM unnest(%s::timestamptz[], %s::uuid[]) AS done (recorded_at, id)
+ WHERE e.recorded_at = done.recorded_at AND e.id = done.id;
+COMMIT"""
+_LEFT_OVER = f"SELECT {_COLUMNS} FROM events e WHERE published_at IS NULL AND position > %s ORDER BY position LIMIT %s"
+_NEW = f"SELECT {_COLUMNS} FROM events e WHERE position IS NULL ORDER BY e.recorded_at, e.aggregate_id, e.sequence LIMIT %s"
+# The sub-select with OFFSET is looked up once for each aggregate; as a plain join the whole backlog is read.
+_BEHIND = f"""SELECT e.* FROM unnest(%s::uuid[], %s::int[]) AS cut (aggregate_id, sequence), LATERAL (
+SELECT {_COLUMNS} FROM events e WHERE e.aggregate_id = cut.aggregate_id AND e.sequence < cut.sequence
+   AND coalesce(e.position, 0) = 0 AND e.recorded_at >= %s OFFSET 0) e"""
+_PLACE = """BEGIN; UPDATE relay_state SET last_position = %s;
+UPDATE events e SET position = placed.position FROM unnest(%s::timestamptz[], %s::uuid[], %s::bigint[]) AS placed (recorded_at, id, position)
+ WHERE e.recorded_at = placed.recorded_at AND e.id = placed.id;
+COMMIT"""
+
 
 def _entry(columns: Any) -> Entry:
-    recorded_at, identifier, aggregate_id, sequence, type, *values, data = columns
+    recorded_at, identifier, aggregate_id, sequence, type, position, *values, data = columns
     body = {name: value for name, value in zip(_ATTRIBUTES, values, strict=True) if value is not None}
-    return Entry(recorded_at, identifier, aggregate_id, sequence, type, {**body, "data": orjson.Fragment(data)})
+    return Entry(recorded_at, identifier, aggregate_id, sequence, type, {**body, "data": orjson.Fragment(data)}, position or 0)
 
 
 class Broker:
@@ -336,17 +336,17 @@ class Broker:
         self._parameters = parameters(amqp_url)
         self._connection: AsyncioConnection | None = None
         self._opening = asyncio.Lock()
-        self._closed: asyncio.Future[object] | None = None
+        self._closed: asyncio.Future[object] = asyncio.get_running_loop().create_future()  # why the connection ended
         self.blocked = False  # the broker has asked to wait: its memory or disk alarm is on
 
     async def channel(self) -> Channel:
         """A new channel. Raises Lost."""
         async with self._opening:
-            if self._connection is None or not self._connection.is_open:
-                await self._connect()
-        assert self._connection is not None
+            connection = self._connection
+            if connection is None or not connection.is_open:
+                connection = await self._connect()
         opened: asyncio.Future[Channel] = asyncio.get_running_loop().create_future()
-        self._connection.channel(on_open_callback=opened.set_result)
+        connection.channel(on_open_callback=opened.set_result)
         return await self._answer(opened)
 
     async def confirming(self, channel: Channel, answer: Callable[[Any], None]) -> None:
@@ -356,33 +356,31 @@ class Broker:
         await self._answer(confirming)
 
     async def close(self) -> None:
-        if self._connection is not None and self._connection.is_open and self._closed is not None:
+        if self._connection is not None and self._connection.is_open:
             self._connection.close()
             await asyncio.wait([self._closed], timeout=2)
 
-    async def _connect(self) -> None:
+    async def _connect(self) -> AsyncioConnection:
         loop = asyncio.get_running_loop()
         opened: asyncio.Future[object] = loop.create_future()
-        self._closed, self.blocked = loop.create_future(), False
+        closed = self._closed = loop.create_future()
+        self.blocked = False
 
         def end(connection: object, reason: object) -> None:
-            for future in (opened, closed):
-                if not future.done():
-                    future.set_result(reason)
+            if not closed.done():
+                closed.set_result(reason)
 
-        closed = self._closed
-        self._connection = AsyncioConnection(
+        self._connection = connection = AsyncioConnection(
             self._parameters,
-            on_open_callback=lambda connection: None if opened.done() else opened.set_result(None),
+            on_open_callback=opened.set_result,
             on_open_error_callback=end,
             on_close_callback=end,
             custom_ioloop=loop,
         )
-        self._connection.add_on_connection_blocked_callback(lambda connection, method: self._block(True))
-        self._connection.add_on_connection_unblocked_callback(lambda connection, method: self._block(False))
-        reason = await self._answer(opened)
-        if not self._connection.is_open:
-            raise Lost(f"broker: {reason!r}")
+        connection.add_on_connection_blocked_callback(lambda connection, method: self._block(True))
+        connection.add_on_connection_unblocked_callback(lambda connection, method: self._block(False))
+        await self._answer(opened)
+        return connection
 
     def _block(self, blocked: bool) -> None:
         self.blocked = blocked
@@ -390,7 +388,6 @@ class Broker:
 
     async def _answer(self, future: asyncio.Future[Any]) -> Any:
         """The future's result, unless the connection ends first or ten seconds pass. Raises Lost."""
-        assert self._closed is not None
         await asyncio.wait([future, self._closed], timeout=10, return_when=asyncio.FIRST_COMPLETED)
         if not future.done():
             raise Lost(f"broker: {self._closed.result()!r}" if self._closed.done() else "broker: no answer for 10 s")
@@ -530,7 +527,7 @@ class Relay:
                 drained_by = drained_by or time.monotonic() + DRAIN_WITHIN
                 if not outgoing.out or time.monotonic() > drained_by:
                     return
-                await self._pause(LINGER)
+                await self._pause(0.02)
                 continue
             confirmed, self._confirmed = self._confirmed, []
             room = self._lanes.room

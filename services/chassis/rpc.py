@@ -25,26 +25,28 @@ from uuid import UUID
 import grpc
 from google.protobuf import message_factory
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from protovalidate import Validator
 
-from services.chassis import directory, observe
+from services.chassis import directory, observe, policy_api
 from services.chassis.access import EVERYTHING, Access, Grant, Principal, Scope, Verifier, covers, declared, opened
 from services.chassis.business_time import Walk
 from services.chassis.db import Database, Key, Transaction, with_retries
 from services.chassis.errors import Forbidden, InvalidInput, NotFound, StewardError, Unauthenticated, Unavailable, Violation
+from services.chassis.policy_api import Node, node_named
 from services.chassis.settings import Settings, settings
-from steward.chassis.v1 import business_time_pb2
+from steward.chassis.v1 import business_time_pb2, policies_pb2
 
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE = 48 * 1024 * 1024  # bytes; an import of 32 MiB with room around it
 LONGEST_MESSAGE, MOST_VIOLATIONS = 200, 3000  # characters of an error's sentence; bytes of its field violations
-READS = ("Get", "List", "Search", "Count", "Download", "Exchange")
+READS = ("Get", "List", "Search", "Count", "Download", "Exchange", "Preview")
+EVERY = "chassis"  # owner of the operations that each service answers for itself
 
 Function = Callable[[Any, Transaction], Message]
 
@@ -96,6 +98,14 @@ def operations(service: str) -> list[Operation]:
     return found
 
 
+def mounted() -> list[Operation]:
+    """The operations that each service answers for itself; the request's name (`services/work_orders/…`) says which."""
+    return [
+        Operation(EVERY, method, cast(Access, declared(method)), getattr(policy_api, snake(method.name)))
+        for method in policies_pb2.DESCRIPTOR.services_by_name["Policies"].methods
+    ]
+
+
 def _functions(service: str) -> dict[str, Function]:
     """The functions of `services/<service>/api`, a module or a folder of modules."""
     api = importlib.import_module(f"services.{service}.api")
@@ -129,7 +139,7 @@ class Guard:
     def __init__(self, config: Settings):
         self._verifier = Verifier(config.identity_public_keys)
         self._internal = config.internal_token
-        self._estates, self._gone = Recent(), Recent()
+        self._estates, self._nodes, self._gone = Recent(), Recent(), Recent()
 
     def principal(self, operation: Operation, metadata: dict[str, str]) -> Principal:
         """Raises Unauthenticated, Forbidden."""
@@ -160,15 +170,34 @@ class Guard:
             if not scope.groups:
                 raise Forbidden("the role that allows this is one held at the group, not below it", reason="GROUP_ROLE_REQUIRED")
             return replace(scope, companies=frozenset(), estates=frozenset()), None
+        if access.scope == "NODE":
+            return self._at_node(scope, request.node, database, timeout), None
         code = estate_code(request)
         if code is None or "\x00" in code:
-            raise InvalidInput("the request names no estate", violations=[Violation(_naming_field(request), "must begin with estates/{code}")])
+            raise InvalidInput(
+                "the request names no estate", violations=[Violation(_naming_field(request), "must begin with estates/{code}")]
+            )
         if code == "-":
             return scope, None
         estate = self._estates.get((database.service, code), lambda: self._estate(database, code, timeout))
         if estate is None or not covers(scope, estate=estate.id, company=estate.company_id, group=estate.group_id):
             raise NotFound(f"there is no estate {code} that you may see", reason="ESTATE_NOT_FOUND")
         return replace(scope, groups=frozenset(), companies=frozenset(), estates=frozenset({estate.id})), estate
+
+    def _at_node(self, scope: Scope, name: str, database: Database, timeout: float) -> Scope:
+        """The part of the tree below the node named. Raises InvalidInput, NotFound."""
+        if name.count("/") != 1 or "\x00" in name:
+            what = [Violation("node", "must be groups/{id}, companies/{id} or estates/{code}")]
+            raise InvalidInput("the request names no node of the tree", violations=what)
+        node = self._nodes.get((database.service, name), lambda: self._node(database, name, timeout))
+        if node is None or not covers(scope, estate=node.estate_id, company=node.company_id, group=node.group_id):
+            raise NotFound(f"there is no {name} that you may see", reason="NODE_NOT_FOUND")
+        inside = {level: frozenset({node.id}) if level == node.level else frozenset() for level in ("group", "company", "estate")}
+        return replace(scope, groups=inside["group"], companies=inside["company"], estates=inside["estate"])
+
+    def _node(self, database: Database, name: str, timeout: float) -> Node | None:
+        with database.read(timeout=timeout) as tx:
+            return node_named(tx, name)
 
     def _still_held(self, principal: Principal, access: Access, scope: Scope, database: Database, timeout: float) -> Scope:
         """Drops grants the directory has lost since the identity was signed. Raises Forbidden when none is left."""
@@ -214,14 +243,18 @@ class Server:
     def __init__(self, services: list[str], config: Settings | None = None):
         self.config = config or settings()
         self.databases = {service: Database(service, self.config.database(service)) for service in services}
-        self.operations = [operation for service in services for operation in operations(service)]
+        self.operations = [operation for service in services for operation in operations(service)] + mounted()
         self._guard = Guard(self.config)
         self._validator = Validator()
         self.draining = False
         self._grpc = grpc.server(
             ThreadPoolExecutor(self.config.api_threads, thread_name_prefix="rpc"),
             maximum_concurrent_rpcs=self.config.api_threads + self.config.api_queue,
-            options=[("grpc.max_receive_message_length", MAX_MESSAGE), ("grpc.max_send_message_length", MAX_MESSAGE), ("grpc.so_reuseport", 0)],
+            options=[
+                ("grpc.max_receive_message_length", MAX_MESSAGE),
+                ("grpc.max_send_message_length", MAX_MESSAGE),
+                ("grpc.so_reuseport", 0),
+            ],
         )
         if self.config.development:
             self.operations += self._moved_time()
@@ -278,7 +311,6 @@ class Server:
         return ""
 
     def _handler(self, operation: Operation) -> Callable[[Message, grpc.ServicerContext], bytes]:
-        database = self.databases[operation.service]
         labels = (operation.service, operation.method.name)
         in_flight = observe.RPC_IN_FLIGHT.labels(operation.service)
 
@@ -286,7 +318,7 @@ class Server:
             started, code = time.perf_counter(), "OK"
             in_flight.inc()
             try:
-                return with_retries(lambda: self._call(operation, database, request, context))
+                return with_retries(lambda: self._call(operation, request, context))
             except StewardError as error:
                 code = error.code
                 refuse(context, error)
@@ -301,25 +333,34 @@ class Server:
 
         return handle
 
-    def _call(self, operation: Operation, database: Database, request: Any, context: grpc.ServicerContext) -> bytes:
+    def _call(self, operation: Operation, request: Any, context: grpc.ServicerContext) -> bytes:
         metadata = {str(k): str(v) for k, v in context.invocation_metadata()}
         timeout = context.time_remaining() or 0.0
         principal = self._guard.principal(operation, metadata)
+        database = self._named(request) if operation.service == EVERY else self.databases[operation.service]
         scope, estate = self._guard.enter(operation, principal, request, database, timeout)
         violations = self._violations(request)
+        request_id: str = getattr(request, "request_id", "")
         key = None
-        if not operation.reads and getattr(request, "request_id", ""):
-            key = Key(operation.method.name, request.request_id, request.SerializeToString(deterministic=True))
+        if request_id and not operation.reads:
+            key = Key(operation.method.name, request_id, request.SerializeToString(deterministic=True))
         with database.transaction(principal, scope, key=key, timeout=timeout, read_only=operation.reads) as tx:
             if tx.replay is not None:
                 return tx.replay.reply
-            tx.estate, tx.violations, tx.trace, tx.request_id = estate, violations, metadata.get("traceparent", ""), getattr(request, "request_id", "")
+            tx.estate, tx.violations, tx.trace, tx.request_id = estate, violations, metadata.get("traceparent", ""), request_id
             if violations and not _names_existing(request):
                 tx.check_input()
             reply = operation.function(request, tx)
             data = reply.SerializeToString()
             tx.store_reply(data)
         return data
+
+    def _named(self, request: Any) -> Database:
+        """The database of the service in the request's name or parent. Raises NotFound when this process does not serve it."""
+        parts = str(getattr(request, _naming_field(request))).split("/")
+        if len(parts) < 2 or parts[0] != "services" or parts[1] not in self.databases:
+            raise NotFound("there is no such service here", reason="SERVICE_NOT_FOUND")
+        return self.databases[parts[1]]
 
     def _violations(self, request: Message) -> list[Violation]:
         return [
@@ -395,11 +436,13 @@ class Client:
         self._channel = grpc.insecure_channel(target, options)
         self._service = service
 
-    def call(self, proto: str, rpc: str, request: Message, reply: Descriptor, timeout: float = 2.0) -> Any:
-        """Raises Unavailable when the other side does not answer in `timeout` seconds."""
+    def call(self, proto: str, rpc: str, request: Message, reply: Any, timeout: float = 2.0) -> Any:
+        """`reply` is the descriptor of what comes back. Raises Unavailable when the other side does not answer in `timeout` seconds."""
         cls = message_factory.GetMessageClass(reply)
         stub = self._channel.unary_unary(
-            f"/steward.{self._service}.v1.{proto}/{rpc}", request_serializer=lambda m: m.SerializeToString(), response_deserializer=cls.FromString
+            f"/steward.{self._service}.v1.{proto}/{rpc}",
+            request_serializer=lambda m: m.SerializeToString(),
+            response_deserializer=cls.FromString,
         )
         try:
             return stub(request, timeout=timeout, metadata=self._metadata)

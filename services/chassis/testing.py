@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import UUID, uuid4
 
 import grpc
@@ -41,12 +41,12 @@ T = TypeVar("T")
 
 INTERNAL = "internal"  # as `who` of a call: another process of Steward
 RESIDENT_KINDS = ("OWNER", "TENANT", "FAMILY_MEMBER")
-COMPANY_ROLES = frozenset({"MANAGEMENT_DEPT_MANAGER", "QUALITY_MANAGER", "FINANCE", "ADMIN_HR", "BRANCH_LEADER", "COMPANY_LEADER", "GENERAL_MANAGER"})
+COMPANY_ROLES = frozenset(
+    {"MANAGEMENT_DEPT_MANAGER", "QUALITY_MANAGER", "FINANCE", "ADMIN_HR", "BRANCH_LEADER", "COMPANY_LEADER", "GENERAL_MANAGER"}
+)
 GROUP_ROLES = frozenset({"GROUP_OPERATIONS"})
 STAFF_ROLES = tuple(
-    name
-    for name, number in options_pb2.Role.items()
-    if number >= 10 and name not in ("DEVELOPER", "RENOVATION_HEAD", "VENDOR")
+    name for name, number in options_pb2.Role.items() if number >= 10 and name not in ("DEVELOPER", "RENOVATION_HEAD", "VENDOR")
 )
 
 
@@ -174,16 +174,22 @@ class Tree:
     def _member_of_staff(self, role: str) -> tuple[Caller, pb.DirectoryEntry]:
         level, node = self.node_of(role)
         caller = Caller("staff", uuid4(), (Grant(role, level, node),))
-        post = pb.Post(staff_id=str(caller.id), role=role, node_id=str(node))  # type: ignore[arg-type]
+        post = pb.Post(staff_id=str(caller.id), role=role, node_id=str(node))
         return caller, pb.DirectoryEntry(id=str(uuid4()), version=1, post=post)
 
     def _occupant(self, kind: str, unit: str) -> tuple[Caller, pb.DirectoryEntry]:
         caller = Caller("people", uuid4(), (Grant(kind, "unit", self.units[unit], self.estate_id),))
-        membership = pb.Membership(person_id=str(caller.id), unit_id=str(self.units[unit]), estate_id=str(self.estate_id), kind=kind)  # type: ignore[arg-type]
+        membership = pb.Membership(person_id=str(caller.id), unit_id=str(self.units[unit]), estate_id=str(self.estate_id), kind=kind)
         return caller, pb.DirectoryEntry(id=str(uuid4()), version=1, membership=membership)
 
 
-def a_tree(into: Database | Transaction, *, units: Iterable[str] = ("1-1-0101", "1-1-0102"), zone: str = "Asia/Shanghai", beside: Tree | None = None) -> Tree:
+def a_tree(
+    into: Database | Transaction,
+    *,
+    units: Iterable[str] = ("1-1-0101", "1-1-0102"),
+    zone: str = "Asia/Shanghai",
+    beside: Tree | None = None,
+) -> Tree:
     """A new estate with everybody in it, written to a service's directory. `beside` puts it in the company of another."""
     code = "".join(secrets.choice(string.ascii_uppercase) for _ in range(10))
     tree = Tree(
@@ -197,14 +203,22 @@ def a_tree(into: Database | Transaction, *, units: Iterable[str] = ("1-1-0101", 
     group, company, estate = str(tree.group_id), str(tree.company_id), str(tree.estate_id)
     building = str(uuid4())
     nodes = {
-        estate: pb.Node(kind=pb.Node.ESTATE, parent_id=company, code=code, name="天府花园", time_zone=zone, property_type=pb.RESIDENTIAL, estate_id=estate),
+        estate: pb.Node(
+            kind=pb.Node.ESTATE,
+            parent_id=company,
+            code=code,
+            name="天府花园",
+            time_zone=zone,
+            property_type=pb.RESIDENTIAL,
+            estate_id=estate,
+        ),
         building: pb.Node(kind=pb.Node.BUILDING, parent_id=estate, code="1栋", estate_id=estate),
     }
     if beside is None:
         nodes[group] = pb.Node(kind=pb.Node.GROUP, code=f"G{code}", name="集团")
         nodes[company] = pb.Node(kind=pb.Node.COMPANY, parent_id=group, code=f"C{code}", name="公司")
-    for number, identifier in tree.units.items():
-        nodes[str(identifier)] = pb.Node(kind=pb.Node.UNIT, parent_id=building, code=number, estate_id=estate, property_type=pb.RESIDENTIAL)
+    for number, unit in tree.units.items():
+        nodes[str(unit)] = pb.Node(kind=pb.Node.UNIT, parent_id=building, code=number, estate_id=estate, property_type=pb.RESIDENTIAL)
     entries = []
     for identifier, node in nodes.items():
         node.group_id = group
@@ -215,8 +229,8 @@ def a_tree(into: Database | Transaction, *, units: Iterable[str] = ("1-1-0101", 
         tree.staff[role], entry = tree._member_of_staff(role)
         entries.append(entry)
     numbers = list(tree.units)
-    for who, kind, unit in [(kind, kind, numbers[0]) for kind in RESIDENT_KINDS] + [("NEIGHBOUR", "OWNER", numbers[-1])]:
-        tree.residents[who], entry = tree._occupant(kind, unit)
+    for who, kind, where in [(kind, kind, numbers[0]) for kind in RESIDENT_KINDS] + [("NEIGHBOUR", "OWNER", numbers[-1])]:
+        tree.residents[who], entry = tree._occupant(kind, where)
         entries.append(entry)
     _apply(into, entries)
     return tree
@@ -238,13 +252,13 @@ class Refused(Exception):
     """A call that was answered with an error, in the words of the error table."""
 
     def __init__(self, error: grpc.RpcError):
-        self.code: str = error.code().name  # type: ignore[attr-defined]
-        self.message: str = error.details() or ""  # type: ignore[attr-defined]
+        self.code: str = error.code().name
+        self.message: str = error.details() or ""
         self.reason = self.rule = ""
         self.http = 0
         self.retry_after = 0
         self.violations: list[Violation] = []
-        status = rpc_status.from_call(error)  # type: ignore[arg-type]
+        status = rpc_status.from_call(cast(Any, error))
         for detail in status.details if status else ():
             if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
                 info = error_details_pb2.ErrorInfo.FromString(detail.value)
@@ -266,7 +280,9 @@ class Api:
     """Calls the RPCs of one service by their names, over its port."""
 
     def __init__(self, service: str, port: int):
-        self._channel = grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.max_receive_message_length", 64 << 20), ("grpc.max_send_message_length", 64 << 20)])
+        self._channel = grpc.insecure_channel(
+            f"127.0.0.1:{port}", [("grpc.max_receive_message_length", 64 << 20), ("grpc.max_send_message_length", 64 << 20)]
+        )
         self.methods = {method.name: method for proto in proto_services(service) for method in proto.methods}
 
     def request(self, rpc: str, **fields: Any) -> Any:
@@ -333,7 +349,8 @@ def published(database: Database, aggregate_id: UUID | str, *types: str) -> list
     """What the log says about a case, in the order of its sequence; only `types` if any are named."""
     with database.read() as tx:
         rows = tx.execute(
-            "SELECT id, type, sequence, subject, data, occurred_at, actor, trace FROM events WHERE aggregate_id = %s ORDER BY sequence", (str(aggregate_id),)
+            "SELECT id, type, sequence, subject, data, occurred_at, actor, trace FROM events WHERE aggregate_id = %s ORDER BY sequence",
+            (str(aggregate_id),),
         )
     return [event for event in (Logged(*row) for row in rows) if not types or event.type in types]
 

@@ -162,7 +162,7 @@ def parameters(amqp_url: str) -> pika.URLParameters:
     result = pika.URLParameters(amqp_url)
     result.heartbeat = 10
     result.socket_timeout = 5
-    result.stack_timeout = 10
+    result.stack_timeout = 8
     result.connection_attempts = 1
     return result
 

@@ -80,8 +80,8 @@ def start(folder: Path, *, import_register: bool) -> int:
     try:
         platform = Platform(folder, say=teller(folder))
         Record.of(SUPERVISOR, os.getpid(), 0, ((signal.SIGTERM, STOP_SECONDS),)).write(platform.state.folder("processes"))
-        bring_up(platform, import_register=import_register)
-        platform.say(page(platform, time.monotonic() - began))
+        accounts = bring_up(platform, import_register=import_register)
+        platform.say(page(platform, accounts, time.monotonic() - began))
         while True:
             signal.pause()
     except (InUse, NotOurs, Taken, BadGrouping, CannotRun, NotInstalled, Failed, NotReady) as error:
@@ -99,15 +99,23 @@ def start(folder: Path, *, import_register: bool) -> int:
             platform.say("Stopped.")
 
 
-def bring_up(platform: Platform, *, import_register: bool) -> None:
-    from services.local.first_import import first_import
+def bring_up(platform: Platform, *, import_register: bool) -> str:
+    """Everything, until all is ready. Returns the table of demo accounts. Raises what `start` names."""
+    from services.local.first_import import demo_accounts, first_import
+    from services.local.platform import at_once
+
+    accounts = []
+
+    def fill() -> None:
+        if import_register:
+            first_import(platform)
+        accounts.append(demo_accounts(platform))
 
     platform.start_stores()
     platform.migrate()
     platform.start()
-    platform.wait_ready()
-    if import_register:
-        first_import(platform)
+    at_once(platform.wait_ready, fill)
+    return accounts[0]
 
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -4,7 +4,8 @@
 #   services/local/bootstrap.sh                        called by every target of the Makefile that needs any of this
 #   services/local/bootstrap.sh --install PACKAGE…     what it calls as root (itself, or by sudo); not for people
 #
-# Settings: PYTHON, the interpreter to build the virtual environment with (else the first of python3, python3.13, 3.12, 3.11 that will do).
+# Settings: PYTHON, the interpreter to build the virtual environment with. Without it the one of an existing environment is kept, or the
+# first of python3, python3.13, python3.12 and python3.11 is taken that is new enough.
 #
 # Quiet and instant when there is nothing to do; each slow step says so in one line. Two of these at once wait for each other. A step that
 # was interrupted is done again: each leaves its stamp only at its end.
@@ -86,9 +87,9 @@ flock 9
 
 fits() { command -v "$1" >/dev/null && "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 python=
-for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+for candidate in ${PYTHON:-.venv/bin/python python3 python3.13 python3.12 python3.11}; do
     if fits "$candidate"; then
-        python=$candidate
+        python=$("$candidate" -c 'import sys; print(getattr(sys, "_base_executable", "") or sys.executable)')
         break
     fi
 done

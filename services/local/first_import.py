@@ -1,9 +1,10 @@
-"""The opening register at the first start: a platform without a single estate shows nothing."""
+"""The opening register at the first start (a platform without a single estate shows nothing), and who is in it."""
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 from pathlib import Path
 
 from services.local.platform import Platform
@@ -24,6 +25,19 @@ def register() -> Path:
 
 def first_import(platform: Platform) -> None:
     """Imports the register; when there are estates already, nothing changes. Raises Failed."""
-    argv = [sys.executable, "-m", "services.residents.first_import", str(register())]
-    for line in platform.run("first_import", argv, platform.environment("jobs"), seconds=SECONDS).splitlines():
+    file = register()
+    argv = [sys.executable, "-m", "services.residents.first_import", str(file)]
+    slow = threading.Timer(3.0, platform.say, [f"Importing {file} …"])
+    slow.start()
+    try:
+        output = platform.run("first_import", argv, platform.environment("jobs"), seconds=SECONDS)
+    finally:
+        slow.cancel()
+    for line in output.splitlines():
         platform.say(line)
+
+
+def demo_accounts(platform: Platform) -> str:
+    """A table of who can sign in, by role. Raises Failed."""
+    argv = [sys.executable, "-m", "services.residents.demo_accounts"]
+    return platform.run("demo_accounts", argv, platform.environment("jobs"), seconds=60)

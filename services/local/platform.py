@@ -38,6 +38,7 @@ from services.local.state import State, tell
 
 STORES = ("postgres", "epmd", "rabbitmq")
 USUAL_PORT = 8080
+HOPELESS = 6  # ends in a row after which nobody waits any longer for a process to become ready
 
 
 class NotReady(RuntimeError):
@@ -183,14 +184,19 @@ class Platform:
                 keeper.start()
 
     def wait_ready(self, *names: str, seconds: float = 60.0) -> None:
-        """Waits until these, or all that are kept, are ready. Raises NotReady."""
+        """Waits until these, or all that are kept, are ready. Raises NotReady when time is up, or one ends again and again."""
         deadline = time.monotonic() + seconds
-        for name in names or tuple(self._keepers):
-            keeper = self._keepers[name]
-            while not (keeper.pid and keeper.program.ready()):
-                if time.monotonic() > deadline:
-                    raise NotReady(f"{name} is not ready after {seconds:g} s; the end of {keeper.log}:\n{last_lines(keeper.log)}")
-                time.sleep(0.05)
+        waiting = {self._keepers[name]: self._keepers[name].restarts for name in names or tuple(self._keepers)}
+        while True:
+            waiting = {keeper: restarts for keeper, restarts in waiting.items() if not (keeper.pid and keeper.program.ready())}
+            if not waiting:
+                return
+            hopeless = [keeper for keeper, restarts in waiting.items() if keeper.restarts - restarts >= HOPELESS]
+            if hopeless or time.monotonic() > deadline:
+                keeper = next(iter(hopeless or waiting))
+                why = "cannot be started" if hopeless else "is not ready"
+                raise NotReady(f"{keeper.program.name} {why}; the end of {keeper.log}:\n{last_lines(keeper.log)}")
+            time.sleep(0.05)
 
     def run(self, name: str, argv: Sequence[str], environment: Mapping[str, str], *, seconds: float) -> str:
         """Runs a command to its end. Returns its standard output; the rest goes to a log of its name. Raises Failed."""

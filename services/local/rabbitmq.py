@@ -37,7 +37,7 @@ log.console.level = info
 """
 
 # Two schedulers are plenty here; +L leaves out line numbers (12 MB); atoms and processes as many as a small broker needs.
-_MACHINE = "+S 2:2 +SDcpu 1:1 +SDio 2 +L -kernel inet_dist_use_interface {127,0,0,1}"
+_MACHINE = "+S 2:2 +SDcpu 1:1 +L -kernel inet_dist_use_interface {127,0,0,1}"
 
 
 class NotInstalled(RuntimeError):

@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
-import sys
+import re
 import textwrap
 
 from services.local.platform import Platform
 
 
-def page(platform: Platform, seconds: float) -> str:
+def page(platform: Platform, accounts: str, seconds: float) -> str:
     url = platform.gateway_url
-    accounts = platform.run(
-        "demo_accounts", [sys.executable, "-m", "services.residents.demo_accounts"], platform.environment("jobs"), seconds=60
-    )
-    password, code = platform.keys.demo_password, platform.keys.demo_code
     lines = [
         "",
         f"Steward is ready after {seconds:.0f} s. Ctrl-C here or `make stop` elsewhere ends it; the data stay.",
         "",
-        f"  REST       {url}/v1/…        the operations, to read and to try: {url}/docs",
-        f"  Metrics    {url}/metrics       and of each process: `make status`",
-        f"  Logs       {platform.log('<process>')}",
+        f"  Operations  {url}/docs  to read and to try; {url}/v1/… is where they are",
+        f"  Metrics     {url}/metrics  of the gateway; `make status` shows those of each process",
+        f"  Logs        {platform.log('<process>')}",
         "",
-        f"Demo accounts (staff: password {password} · residents: one-time code {code})",
+        f"Demo accounts. Staff: password {platform.keys.demo_password} · residents: one-time code {platform.keys.demo_code}",
         "",
         textwrap.indent(accounts.strip("\n"), "  "),
-        "",
-        "Try next, in another terminal:",
-        "",
-        f"  TOKEN=$(curl -s {url}/v1/auth/token -d grant_type=password -d username=TFHY-003 -d password={password} |",
-        """          python3 -c 'import json,sys; print(json.load(sys.stdin)["access_token"])')""",
-        f'  curl -s -H "Authorization: Bearer $TOKEN" {url}/v1/estates/TFHY/repairs',
+        *_try_next(url, accounts, platform.keys.demo_password),
         "",
     ]
     return "\n".join(lines)
+
+
+def _try_next(url: str, accounts: str, password: str) -> list[str]:
+    """A sign-in and a first order by the customer assistant, if the register has one."""
+    assistant = re.search(r"^CUSTOMER_ASSISTANT +(\S+) .*?(\S+)$", accounts, re.MULTILINE)
+    if assistant is None:
+        return []
+    number, estate = assistant.groups()
+    report = '{"location": "1栋大堂", "category": "LEAK", "description": "吊顶漏水", "contactPhone": "13800000000"}'
+    return [
+        "",
+        "Try next, in another terminal: sign in, report a leak, see the orders of the estate.",
+        "",
+        f"  TOKEN=$(curl -s {url}/v1/auth/token -d grant_type=password -d username={number} -d password={password} |",
+        "    python3 -c 'import json, sys; print(json.load(sys.stdin)[\"access_token\"])')",
+        f"  curl -s {url}/v1/estates/{estate}/repairs -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json' \\",
+        f"    -d '{report}'",
+        f'  curl -s {url}/v1/estates/{estate}/repairs -H "Authorization: Bearer $TOKEN"',
+    ]

@@ -1,7 +1,8 @@
 """Who is meant by a line of the routing table: a person the event names, those who hold a post, or a rung of the ladder.
 
 An audience is found from the event and this service's copy of the directory, never from what an earlier event said, so
-that it does not matter in which order events arrive.
+that it does not matter in which order events arrive. Of those who hold a role the ones on duty are told, by the roster of the
+moment at which it happened (of a time limit: at which it was due), not of the moment at which it is heard of.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from services.chassis.reactions import Event
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Recipients (`staff/<id>`, `people/<id>`), the role they are told as, and the roles passed over because nobody holds them.
+    """Recipients (`staff/<id>`, `people/<id>`), the role they are told as, and the roles passed over because nobody answers for them.
 
-    `vacant`: a role should have been told, and nobody holds it nor any above it.
+    `vacant`: a role should have been told, and nobody answers for it nor for any above it.
     """
 
     recipients: tuple[str, ...] = ()
@@ -50,7 +51,7 @@ def named(field: str, says: str) -> Audience:
 
 
 def holders(*roles: str) -> Audience:
-    """All who hold the first of `roles` that anybody holds for the estate, the nearest post winning."""
+    """All who are on duty in the first of `roles` that anybody answers for at the estate (`directory.on_duty`)."""
 
     def find(event: Event[Any], tx: Transaction) -> Found:
         return _first_held(roles, event, tx)
@@ -74,7 +75,7 @@ def _first_held(roles: tuple[str, ...], event: Event[Any], tx: Transaction) -> F
     if estate is None:
         raise Unavailable(f"the directory does not know the estate of {event.subject} yet", reason="ESTATE_UNKNOWN", retry_after=1)
     for place, role in enumerate(roles):
-        if staff := directory.holders(tx, role, estate):
+        if staff := directory.on_duty(tx, role, estate, event.time):
             return Found(tuple(f"staff/{member}" for member in staff), role, roles[:place])
     return Found(role=roles[-1], skipped=roles, vacant=True)
 

@@ -48,7 +48,7 @@ def _message(event: Event[Any], route: Route, found: Found, recipient: str) -> d
     parameters: dict[str, str | int] = {
         "number": number or last(event.subject),
         "estate": event.subject.split("/")[1],
-        "count": getattr(event.data, "rework_count", 0) or getattr(event.data, "urge_count", 0),
+        "count": next((getattr(event.data, name) for name in ("rework_count", "urge_count", "count") if hasattr(event.data, name)), 0),
         "role": role_name(found.role),
     }
     if clock is not None:

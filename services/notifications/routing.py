@@ -12,17 +12,34 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from services.chassis.db import Transaction
 from services.chassis.reactions import Event
-from services.notifications.audiences import ASSISTANTS, ENGINEERING, HANDLER, LADDER, REPORTER, SUPERVISOR, TECHNICIAN, TECHNICIANS, Audience
+from services.notifications.audiences import (
+    ASSISTANTS,
+    ENGINEERING,
+    HANDLER,
+    LADDER,
+    REPORTER,
+    SUPERVISOR,
+    TECHNICIAN,
+    TECHNICIANS,
+    Audience,
+    Found,
+    holders,
+)
 from services.notifications.templates import TEMPLATES
-from steward.chassis.v1.events_pb2 import ClockBreached, ClockEscalated, ClockWarned
+from steward.chassis.v1.events_pb2 import ClockBreached, ClockEscalated, ClockWarned, DutyOpened
 from steward.work_orders.v1.events_pb2 import (
+    FaultRecurring,
     FollowUpAnswered,
     FollowUpMissed,
     RepairAccepted,
     RepairCancelled,
+    RepairCheckCompleted,
     RepairCompleted,
+    RepairCorrected,
     RepairDispatched,
+    RepairMerged,
     RepairPaused,
     RepairRejected,
     RepairReopened,
@@ -35,7 +52,15 @@ from steward.work_orders.v1.events_pb2 import (
     RepairUrged,
 )
 
-CLOCK_SOURCES = ("work_orders",)  # services whose clocks are listened to
+CLOCK_SOURCES = ("work_orders",)  # services whose clocks and duties are listened to
+
+
+def assignees(event: Event[Any], tx: Transaction) -> Found:
+    """Those whom the event names; where it names nobody, the role is vacant."""
+    return Found(tuple(event.data.assignees), event.data.role) if event.data.assignees else holders(event.data.role).find(event, tx)
+
+
+DUTY = Audience("those to whom the duty falls", assignees)
 
 
 def urgent(event: Event[Any]) -> bool:
@@ -102,6 +127,12 @@ ROUTES = (
     Route(RepairResumed,     REPORTER,     "REPAIR_RESUMED",        "REC-11"),
     Route(RepairReopened,    TECHNICIAN,   "REPAIR_REOPENED",       "FUP-12"),
     Route(RepairReopened,    ENGINEERING,  "REPAIR_REOPENED",       "FUP-12"),
+    Route(RepairCorrected,   TECHNICIAN,   "REPAIR_CORRECTED",      "REP-13"),
+    Route(RepairCorrected,   ENGINEERING,  "REPAIR_CORRECTED",      "REP-08",        urgent),
+    Route(RepairMerged,      REPORTER,     "REPAIR_MERGED",         "REP-35 REC-11"),
+    Route(FaultRecurring,    ENGINEERING,  "FAULT_RECURRING",       "REP-30"),
+    Route(DutyOpened,        DUTY,         "DUTY_OPENED",           "REP-26"),
+    Route(RepairCheckCompleted, SUPERVISOR, "REPAIR_CHECK_COMPLETED", "REP-26"),
     Route(FollowUpMissed,    SUPERVISOR,   "FOLLOW_UP_MISSED",      "FUP-27"),
     Route(FollowUpAnswered,  SUPERVISOR,   "FOLLOW_UP_ESCALATED",   "FUP-12",        dissatisfied_again),
     Route(ClockWarned,       HANDLER,      "CLOCK_WARNED",          "REP-10"),

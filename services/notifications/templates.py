@@ -53,8 +53,20 @@ TEMPLATES = {
     "REPAIR_REPLANNED_NOTICE": Template("报修 {number} 现场方案变更", "{estate} 报修 {number} 现场变更了维修方案，请知悉。"),
     "FOLLOW_UP_MISSED": Template("回访 {number} 联系不上客户", "{estate} 回访 {number} 多次联系不上客户，请核实并确认。"),
     "FOLLOW_UP_ESCALATED": Template("回访 {number} 客户再次不满意", "{estate} 回访 {number} 客户再次不满意，请跟进整改。"),
+    "REPAIR_CORRECTED": Template("报修 {number} 信息已更正", "{estate} 报修 {number} 的登记信息已更正，请查看后按更正后的内容处理。"),
+    "FAULT_RECURRING": Template(
+        "报修 {number} 同类故障频发", "{estate} 同一楼栋同类故障近期第 {count} 次复发（最近一单 {number}），请安排预防性维护。"
+    ),
+    "REPAIR_CHECK_COMPLETED": Template(
+        "维修核查 {number} 已上报", "{estate} 当日维修核查 {number} 已完成，未处理或未交回的工单共 {count} 单，请审阅。"
+    ),
+    # a duty, to those to whom it falls
+    "DUTY_OPENED": Template("例行工作 {number} 请按时完成", "{estate} 例行工作 {number} 已开始，请在时限前完成并上报。"),
     # a repair, to the household
-    "REPAIR_REPLANNED": Template("报修 {number} 方案有变，请确认", "您的报修 {number} 现场情况有变，维修方案已调整，请查看并确认是否同意。"),
+    "REPAIR_MERGED": Template("报修 {number} 已合并处理", "您的报修 {number} 与另一工单为同一事项，已合并处理，您的留言已转入该工单。"),
+    "REPAIR_REPLANNED": Template(
+        "报修 {number} 方案有变，请确认", "您的报修 {number} 现场情况有变，维修方案已调整，请查看并确认是否同意。"
+    ),
     "REPAIR_PAUSED": Template("报修 {number} 暂缓", "您的报修 {number} 因故暂缓，恢复后会再通知您。"),
     "REPAIR_RESUMED": Template("报修 {number} 继续维修", "您的报修 {number} 已恢复维修。"),
     "REPAIR_RECEIVED": Template("报修 {number} 已受理", "您的报修已受理，单号 {number}，我们会尽快安排维修人员。"),
@@ -69,8 +81,8 @@ TEMPLATES = {
     ),
 }
 
-CASES = {"repair": "报修", "follow_up": "回访"}
-CLOCKS = {"pickup": "接单", "on_site": "到场", "resolve": "解决", "follow_up": "完成"}
+CASES = {"repair": "报修", "follow_up": "回访", "duty_task": "例行工作"}
+CLOCKS = {"pickup": "接单", "on_site": "到场", "resolve": "解决", "follow_up": "完成", "duty": "完成"}
 
 # steward.options.v1.Role → what the company calls it (ORG-09, X-38, X-39).
 ROLES = {

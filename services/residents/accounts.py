@@ -19,6 +19,7 @@ from uuid import UUID
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
 
+from services.chassis import directory
 from services.chassis.access import Grant, Principal
 from services.chassis.db import Database, Transaction, new_id
 from services.chassis.errors import TooMany, Unauthenticated, Unavailable
@@ -183,6 +184,11 @@ def end_session(tx: Transaction, access: str) -> None:
     )
 
 
+def end_sessions(tx: Transaction, principal: str) -> None:
+    """All of somebody's at once: he has left."""
+    tx.execute("UPDATE sessions SET ended_at = now() WHERE principal = %s AND ended_at IS NULL", (principal,))
+
+
 def behind(tx: Transaction, access: str) -> Principal:
     """The principal behind an access token with the grants of this moment. Raises Unauthenticated(SESSION_ENDED)."""
     rows = tx.execute(
@@ -201,13 +207,10 @@ def live(tx: Transaction, name: str) -> Principal | None:
     if kind == "staff":
         if not tx.execute("SELECT 1 FROM staff WHERE id = %s AND active", (identifier,)):
             return None
-        rows = tx.execute(
-            "SELECT p.role, lower(n.kind), n.id FROM dir_posts p JOIN dir_nodes n ON n.id = p.node_id"
-            " WHERE p.staff_id = %s AND NOT p.deleted AND NOT n.deleted AND (p.starts_at IS NULL OR p.starts_at <= %s)"
-            " AND (p.ends_at IS NULL OR p.ends_at > %s) ORDER BY 1, 3",
-            (identifier, tx.now, tx.now),
-        )
-        return Principal(kind, text, tuple(Grant(role, level, node) for role, level, node in rows))
+        held = sorted(directory.held(tx, identifier))
+        rows = tx.execute("SELECT id, lower(kind) FROM dir_nodes WHERE id = ANY(%s) AND NOT deleted", ([node for _, node in held],))
+        levels = dict(rows)
+        return Principal(kind, text, tuple(Grant(role, levels[node], node) for role, node in held if node in levels))
     rows = tx.execute(
         "SELECT kind, unit_id, estate_id FROM dir_members WHERE person_id = %s AND NOT deleted"
         " AND (starts_at IS NULL OR starts_at <= %s) AND (ends_at IS NULL OR ends_at > %s) ORDER BY 1, 2",

@@ -12,6 +12,7 @@ import copy
 import logging
 from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -22,7 +23,7 @@ from services.chassis.jobs import Job, enqueue
 from services.chassis.lifecycle import Act
 from services.residents.refusals import RefusalsWorkbook
 from services.residents.register import EndOfSheet, Judged, judged
-from services.residents.register_file import NotARegister, RegisterFile, check
+from services.residents.register_file import OWNERS, NotARegister, RegisterFile, check
 from services.residents.register_judge import Judge
 from services.residents.register_rows import Refusal, Taken
 from services.residents.taking import Taking
@@ -36,6 +37,7 @@ BATCH = 500  # rows of one transaction
 ONE_AT_A_TIME = 7101  # advisory lock: batches of two imports take turns, so that neither sees half of the other's keys
 HOME_ZONE = ZoneInfo("Asia/Shanghai")  # "today" of a file that covers several estates
 ATTEMPTS = 3
+PATIENCE = "60s"  # for a statement or a lock: nobody waits for a batch as somebody waits for an answer
 
 
 def start(tx: Transaction, filename: str, content: bytes, groups: frozenset[UUID] | None) -> UUID:
@@ -98,11 +100,8 @@ class _Import:
             if isinstance(found, EndOfSheet):
                 self._take(batch, found)
                 batch = []
-                self.report.remark(found.remarks)
                 continue
-            if isinstance(found.verdict, Taken):
-                self.report.remark(found.verdict.remarks)
-            else:
+            if not isinstance(found.verdict, Taken):
                 self.report.refuse(kinds[found.sheet], found.sheet, found.row, found.cells, found.verdict.refusals)
             batch.append(found)
             if len(batch) == BATCH:
@@ -119,8 +118,13 @@ class _Import:
             before = copy.deepcopy(self.job.progress)
             try:
                 with self.job.step() as tx:
+                    tx.execute(
+                        "SELECT set_config('statement_timeout', %s, true), set_config('lock_timeout', %s, true)", (PATIENCE, PATIENCE)
+                    )
                     tx.execute("SELECT pg_advisory_xact_lock(%s)", (ONE_AT_A_TIME,))
                     self._write(tx, batch, end)
+                    # It got further: only deaths at one and the same batch count against the import.
+                    tx.execute("UPDATE operations SET attempts = 0 WHERE id = %s", (self.job.id,))
                 return
             except BaseException as error:
                 self.job.progress = before
@@ -143,7 +147,8 @@ class _Import:
             else:
                 counts["refused"] += 1
                 remarks += [(refusal, False) for refusal in found.verdict.refusals]
-        remarks += [(remark, True) for remark in end.remarks] if end else []
+        if end is not None and end.last and end.kind is OWNERS:
+            remarks += [(remark, True) for remark in self._remarks_on_shares(tx)]
         progress["groups"] = sorted({*progress.get("groups", []), *(str(group) for group in taking.group_ids)})
         self._write_refusals(tx, remarks)
         progress["next"] = (end or batch[-1]).index + 1
@@ -155,6 +160,20 @@ class _Import:
         counts = {"sheet": sheet, "rows": 0, "created": 0, "changed": 0, "unchanged": 0, "refused": 0}
         self.job.progress["sheets"].append(counts)
         return counts
+
+    def _remarks_on_shares(self, tx: Transaction) -> list[Refusal]:
+        """Judged by what the register holds by now: an earlier file or a transfer may have brought the other owners."""
+        estates = tx.execute("SELECT id, code FROM estates WHERE code = ANY(%s)", (self.judge.estates_with_owners(),))
+        totals: dict[tuple[str, str], Decimal] = {}
+        for identifier, code in estates:
+            of_units = tx.execute(
+                "SELECT unit_id, sum(share) FROM memberships WHERE estate_id = %s AND kind = 'OWNER' AND ends_on IS NULL AND share IS NOT NULL"
+                " GROUP BY unit_id",
+                (identifier,),
+            )
+            numbers = dict(tx.execute("SELECT id, number FROM units WHERE estate_id = %s", (identifier,)))
+            totals |= {(code, numbers[unit]): total for unit, total in of_units}
+        return self.judge.remarks_on_shares(totals)
 
     def _write_refusals(self, tx: Transaction, remarks: list[tuple[Refusal, bool]]) -> None:
         if not remarks:
@@ -173,7 +192,12 @@ class _Import:
 
     def _finish(self) -> None:
         """The report is kept, the file is not; an import by Steward itself belongs to the group whose register it was."""
-        report = vault().seal(self.report.content(), REPORT)
+        with self.job.database.read() as tx:
+            remarks = tx.execute(
+                'SELECT sheet, row, "column", value, reason, message FROM import_refusals WHERE import_id = %s AND taken ORDER BY position',
+                (self.job.id,),
+            )
+        report = vault().seal(self.report.content([Refusal(*remark) for remark in remarks]), REPORT)
         groups = self.job.progress.get("groups", [])
         self.job.progress["finished"] = True
         with self.job.step() as tx:

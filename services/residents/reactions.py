@@ -2,6 +2,9 @@
 
 from services.chassis.db import Database
 from services.chassis.reactions import every
+from services.residents.staffing import follow_register
+
+__all__ = ["follow_register", "forget_sessions"]
 
 
 @every(3600, name="forget sessions")

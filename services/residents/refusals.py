@@ -30,7 +30,6 @@ class RefusalsWorkbook:
     def __init__(self) -> None:
         self._workbook = Workbook(write_only=True)
         self._sheets: dict[str, Any] = {}
-        self._remarks: list[Refusal] = []
 
     def refuse(self, kind: SheetKind, title: str, row: int, cells: dict[str, object], refusals: Sequence[Refusal]) -> None:
         columns = [column.name for column in kind.columns]
@@ -44,15 +43,12 @@ class RefusalsWorkbook:
         reasons = "；".join(refusal.message for refusal in refusals)
         self._sheets[title].append([*values, self._cell(title, reasons), row])
 
-    def remark(self, remarks: Sequence[Refusal]) -> None:
-        self._remarks += remarks
-
-    def content(self) -> bytes:
-        """The .xlsx file."""
-        if self._remarks or not self._sheets:
+    def content(self, remarks: Sequence[Refusal]) -> bytes:
+        """The .xlsx file, with a sheet of what was taken but wants completing."""
+        if remarks or not self._sheets:
             sheet = self._workbook.create_sheet(REMARKS)
             sheet.append([WriteOnlyCell(sheet, heading) for heading in ("工作表", "行号", "列", "内容", REMARKS)])
-            for r in self._remarks:
+            for r in remarks:
                 sheet.append([r.sheet, r.row, r.column, _text(r.value), r.message])
         result = BytesIO()
         self._workbook.save(result)
@@ -62,7 +58,7 @@ class RefusalsWorkbook:
         """Gives the temporary files up: the import has failed."""
         for sheet in self._workbook.worksheets:
             sheet.close()  # type: ignore[union-attr]
-            sheet._writer.cleanup()  # type: ignore[union-attr]
+            sheet._writer.cleanup()  # type: ignore[attr-defined]
 
     def _cell(self, title: str, value: Any, *, font: Font | None = None, fill: PatternFill | None = None) -> Any:
         cell = WriteOnlyCell(self._sheets[title], None)

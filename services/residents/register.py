@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from services.residents.register_file import RegisterFile, Sheet
+from services.residents.register_file import RegisterFile, Sheet, SheetKind
 from services.residents.register_judge import Judge
 from services.residents.register_rows import Refusal, Refused, Taken, Verdict
 
@@ -27,11 +27,12 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class EndOfSheet:
-    """All rows of a sheet have been judged; `remarks` could not be made earlier."""
+    """All rows of a sheet have been judged; with `last`, all rows of its kind."""
 
     index: int
     sheet: str
-    remarks: tuple[Refusal, ...]
+    kind: SheetKind
+    last: bool
 
 
 def judged(file: RegisterFile, judge: Judge) -> Iterator[Judged | EndOfSheet]:
@@ -44,8 +45,8 @@ def judged(file: RegisterFile, judge: Judge) -> Iterator[Judged | EndOfSheet]:
         for raw in file.rows(sheet):
             yield Judged(index, sheet.title, raw.number, judge.judge(sheet.kind, raw), raw.cells)
             index += 1
-        last_of_kind = position + 1 == len(file.sheets) or file.sheets[position + 1].kind is not sheet.kind
-        yield EndOfSheet(index, sheet.title, tuple(judge.remarks_at_end(sheet.kind)) if last_of_kind else ())
+        last = position + 1 == len(file.sheets) or file.sheets[position + 1].kind is not sheet.kind
+        yield EndOfSheet(index, sheet.title, sheet.kind, last)
         index += 1
 
 

@@ -183,18 +183,23 @@ class Judge:
         """Keys (`PersonCells.key`) of everybody the file has named in a unit so far."""
         return {*self._owners.get((estate, unit), ()), *self._leases.get((estate, unit), ())}
 
-    def remarks_at_end(self, kind: SheetKind) -> list[Refusal]:
-        """What can be said of a sheet only when all of its rows have been seen."""
-        if kind is not OWNERS:
-            return []
-        return [
-            Refusal(
-                first.sheet, first.row, "产权份额", written, "SHARES_INCOMPLETE",
-                f"项目 {estate} 房号 {unit} 已接受的产权份额合计 {total.normalize():f}%,不足 100%",
-            )
-            for (estate, unit), (total, stated, first, written) in self._shares.items()
-            if stated and total < 100 - SLACK
-        ]  # fmt: skip
+    def estates_with_owners(self) -> list[str]:
+        """Codes of the estates of which owners were taken."""
+        return sorted({estate for estate, _ in self._shares})
+
+    def remarks_on_shares(self, totals: Mapping[tuple[str, str], Decimal] | None = None) -> list[Refusal]:
+        """Units whose owners, when all have been read, do not make up the whole. `totals` by (estate, unit): the sums of all
+        owners that the register holds by now, where those of the file are not the only ones."""
+        remarks = []
+        for (estate, unit), (of_file, stated, first, written) in self._shares.items():
+            total = of_file if totals is None else totals.get((estate, unit), of_file)
+            about = f"项目 {estate} 房号 {unit} 的产权份额合计 {total.normalize():f}%，"
+            if stated and total < 100 - SLACK:
+                remarks.append(Refusal(first.sheet, first.row, "产权份额", written, "SHARES_INCOMPLETE", about + "不足 100%"))
+            elif total > 100 + SLACK:
+                message = about + "连同此前登记的业主超过 100%，请核对"
+                remarks.append(Refusal(first.sheet, first.row, "产权份额", written, "SHARES_EXCEED_WHOLE", message))
+        return remarks
 
     # 项目
 

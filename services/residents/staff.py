@@ -27,6 +27,8 @@ class Staff(Record, Base):
     phone: Mapped[str]
     email: Mapped[str]
     state: Mapped[str]  # ACTIVE | ON_LEAVE | LEFT; the column `active` of the table follows it
+    intake_trained: Mapped[bool] = mapped_column(default=False)  # may be put on the intake roster (REP-36)
+    retired_at: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))  # what he had in hand was handed over
 
 
 class Post(Record, Base):

@@ -69,7 +69,8 @@ class Taking:
         return outcome
 
     def finish(self, reason: str) -> None:
-        """Publishes what other services keep of it, and writes the history of corrections."""
+        """Writes everything, publishes what other services keep of it, and adds the history of corrections."""
+        self.tx.session.flush()
         groups = self.group_ids if len(self.group_ids) == 1 else set()
         publish(self.tx, self._entries, group_id=next(iter(groups), None))
         keep_history(self.tx, self._corrected, reason)

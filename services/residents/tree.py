@@ -137,7 +137,7 @@ class Unit(Record, Base):
 
 
 # Everything that lies below an estate and carries its company and group for row-level security.
-BELOW_AN_ESTATE = ("buildings", "units", "people", "memberships", "parking_spaces", "staff", "posts")
+BELOW_AN_ESTATE = ("buildings", "units", "people", "memberships", "parking_spaces", "staff", "posts", "shifts", "leaves")
 
 
 def follow_estate(tx: Transaction, estate: Estate) -> list[Building | Unit]:

@@ -149,7 +149,9 @@ class FollowUp(Case, Base):
             raise
         escalated = self.state == DISSATISFIED and self.round >= act.terms.number(policies.FOLLOWUP_MAX_ROUNDS)
         technician = f"staff/{self.technician_id}" if self.technician_id else ""
-        answered = events.FollowUpAnswered(repair=str(self.repair_id), grade=grade, round=self.round, escalated=escalated, technician=technician)
+        answered = events.FollowUpAnswered(
+            repair=str(self.repair_id), grade=grade, round=self.round, escalated=escalated, technician=technician
+        )
         self._happened(answered, act)
         return self.state == CLOSED
 

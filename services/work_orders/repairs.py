@@ -6,7 +6,7 @@ The tables below are the process; the class holds what they cannot say. No grpc,
 from __future__ import annotations
 
 import enum
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -19,7 +19,7 @@ from services.chassis.clocks import ClockRule
 from services.chassis.db import Base, new_id
 from services.chassis.directory import Estate
 from services.chassis.errors import Conflict, IllegalMove, InvalidInput, Violation
-from services.chassis.lifecycle import SYSTEM, Act, Case, Lifecycle, Move, stays
+from services.chassis.lifecycle import SYSTEM, Act, Case, Change, Lifecycle, Move, stays
 from services.chassis.names import money, stamp
 from services.work_orders import policies
 from steward.work_orders.v1 import events_pb2 as events
@@ -45,7 +45,9 @@ class State(enum.StrEnum):
 
 REPORTED, SURVEYED, DISPATCHED, TAKEN, ON_SITE, DONE, REWORK, ACCEPTED, FILED, CANCELLED = State
 OPEN = set(State) - {ACCEPTED, FILED, CANCELLED}
-WHILE_PAUSED = frozenset({"resume", "urge", "comment", "cancel"})
+BEFORE_DONE = {REPORTED, SURVEYED, DISPATCHED, TAKEN, ON_SITE}
+IN_HAND = {DISPATCHED, TAKEN, ON_SITE, REWORK}  # a technician is at it, or has to be
+WHILE_PAUSED = frozenset({"resume", "urge", "comment", "cancel", "correct", "merge", "hand_over"})
 
 
 def in_unit(repair: Repair) -> bool:
@@ -64,6 +66,14 @@ def his_own(repair: Repair, who: Principal) -> bool:
 def occupant_or_recorder(repair: Repair, who: Principal) -> bool:
     """The household itself, or staff who record the household's word: the order's technician, the front desk."""
     return who.is_resident or his_own(repair, who) or who.holds(frozenset({"CUSTOMER_ASSISTANT"}))
+
+
+def has_technician(repair: Repair) -> bool:
+    return repair.technician_id is not None
+
+
+def has_no_technician(repair: Repair) -> bool:
+    return repair.technician_id is None
 
 
 def manager(repair: Repair, who: Principal) -> bool:
@@ -99,13 +109,19 @@ LIFECYCLE = Lifecycle(State, REPORTED, [
     Move("file",      {ACCEPTED},                        FILED,                                           rules="REP-23"),
     Move("reopen",    {FILED},                           REWORK,     by=SYSTEM,                           rules="FUP-12"),
     Move("transfer",  {TAKEN, ON_SITE, REWORK},          DISPATCHED, only=his_own_or_manager,             rules="REP-13"),
+    Move("hand_over", IN_HAND,                           DISPATCHED, when=has_technician, by=SYSTEM,      rules="ORG-06 REP-13"),
+    Move("hand_over", IN_HAND,                           REPORTED,   when=has_no_technician, by=SYSTEM,   rules="ORG-06 REP-09"),
     Move("replan",    {ON_SITE},                         ON_SITE,    only=his_own,                        rules="REP-17"),
     *stays("urge",    OPEN,                                          rules="REP-10"),
     *stays("comment", set(State),                                    rules="REP-35"),
     *stays("pause",   {SURVEYED, DISPATCHED, TAKEN, ON_SITE, REWORK}, only=his_own_or_manager,            rules="REP-35"),
     *stays("resume",  {SURVEYED, DISPATCHED, TAKEN, ON_SITE, REWORK}, only=his_own_or_manager,            rules="REP-35"),
+    *stays("correct", BEFORE_DONE,                                   rules="REP-03 REP-06"),
     Move("cancel",    {REPORTED, SURVEYED, DISPATCHED, TAKEN}, CANCELLED, only=reporter_or_desk,          rules="REP-35"),
+    Move("merge",     {REPORTED, SURVEYED, DISPATCHED, TAKEN}, CANCELLED,                                 rules="REP-35"),
 ])  # fmt: skip
+
+CORRECTABLE = ("unit", "location", "category", "urgent", "contact_phone")
 
 LADDER = ("ENGINEERING_SUPERVISOR", "PROJECT_MANAGER", "MANAGEMENT_DEPT_MANAGER", "GENERAL_MANAGER")
 
@@ -115,12 +131,12 @@ def ordinary(repair: Repair) -> bool:
 
 
 CLOCKS = [
-    ClockRule("pickup", starts=frozenset({"report"}), stops=frozenset({"take"}), restarts=frozenset({"return", "transfer"}), cancels=frozenset({"cancel"}),
+    ClockRule("pickup", starts=frozenset({"report"}), stops=frozenset({"take"}), restarts=frozenset({"return", "transfer", "hand_over"}), cancels=frozenset({"cancel", "merge"}),
               target=lambda r: policies.PICKUP_URGENT if r.urgent else policies.PICKUP, working=ordinary, ladder=LADDER, rules="REP-10"),
-    ClockRule("on_site", starts=frozenset({"report"}), stops=frozenset({"arrive"}), cancels=frozenset({"cancel"}),
+    ClockRule("on_site", starts=frozenset({"report"}), stops=frozenset({"arrive"}), cancels=frozenset({"cancel", "merge"}),
               target=lambda r: policies.ON_SITE_URGENT if r.urgent else policies.ON_SITE, working=ordinary,
               due=lambda r: None if r.urgent else r.appointment_at, ladder=LADDER, rules="REP-38"),
-    ClockRule("resolve", starts=frozenset({"report", "reopen"}), stops=frozenset({"accept"}), cancels=frozenset({"cancel"}),
+    ClockRule("resolve", starts=frozenset({"report", "reopen"}), stops=frozenset({"accept"}), cancels=frozenset({"cancel", "merge"}),
               target=lambda r: policies.RESOLVE_URGENT if r.urgent else policies.RESOLVE, working=ordinary, ladder=LADDER, rules="X-34"),
 ]  # fmt: skip
 
@@ -204,6 +220,8 @@ class Repair(Case, Base):
     pause_reason: Mapped[str] = mapped_column(default="")
     urge_count: Mapped[int] = mapped_column(default=0)
     urged_at: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
+    recurs_id: Mapped[UUID | None]
+    duplicate_of_id: Mapped[UUID | None]
 
     charges: Mapped[list[Charge]] = relationship(Charge, order_by=Charge.added_at, lazy="selectin")
 
@@ -229,6 +247,7 @@ class Repair(Case, Base):
         contact_phone: str = "",
         appointment_at: datetime | None = None,
         expected_by: datetime | None = None,
+        recurs_id: UUID | None = None,
     ) -> Repair:
         """REP-01, REP-03, REP-04, REP-06. Raises InvalidInput for a place or a time that cannot be."""
         if unit_id is None and not location.strip():
@@ -242,13 +261,13 @@ class Repair(Case, Base):
             unit_id=unit_id, unit=unit, location=location, category=category, description=description, channel=channel,
             urgent=urgent or category in URGENT, reporter_id=reporter_id, reporter_name=reporter_name, contact_phone=contact_phone,
             receiver=str(act.principal), reported_at=act.now, appointment_at=appointment_at, expected_by=expected_by, rework_count=0,
-            urge_count=0, paused=False,
+            urge_count=0, paused=False, recurs_id=recurs_id,
         )  # fmt: skip
         repair.open(act, "report")
         repair.record(
             events.RepairReported(
                 repair=str(repair.id), unit_id=_text(unit_id), category=category, urgent=repair.urgent, reporter=_person(reporter_id),
-                receiver=repair.receiver, appointment_time=stamp(appointment_at),
+                receiver=repair.receiver, appointment_time=stamp(appointment_at), recurs=_text(recurs_id),
             ),
             act,
         )  # fmt: skip
@@ -301,9 +320,12 @@ class Repair(Case, Base):
         self.move("arrive", act, arrived_at=self.arrived_at or act.now)
         self._happened(events.RepairArrived(technician=self.handler or ""), act)
 
-    def charge(self, act: Act, item: str, quantity: int, unit_price: Decimal, reason: str) -> None:
-        """REP-05: another price needs another consent."""
-        self.move("charge", act, note=f"{item} × {quantity}")
+    def charge(self, act: Act, item: str, quantity: int, unit_price: Decimal, reason: str, override_reason: str = "") -> None:
+        """REP-05: another price needs another consent. REP-34: what comes back within the guarantee is free, or a reason is recorded."""
+        if self.state == ON_SITE and self.recurs_id is not None and len(override_reason.strip()) < 2:
+            raise Conflict("this fault came back within the guarantee and is repaired free", reason="WITHIN_GUARANTEE", rule="REP-34")
+        note = f"{item} × {quantity}"
+        self.move("charge", act, note=f"{note} ({override_reason})" if self.recurs_id is not None else note)
         charge = Charge(
             id=new_id(), group_id=self.group_id, company_id=self.company_id, estate_id=self.estate_id, repair_id=self.id,
             item=item, quantity=quantity, unit_price=unit_price, reason=reason, added_at=act.now,
@@ -377,6 +399,25 @@ class Repair(Case, Base):
         self.move("transfer", act, technician_id=technician_id)
         self._happened(events.RepairTransferred(technician=self.handler or "", previous_technician=previous), act)
 
+    def hand_over(self, act: Act, successor_id: UUID | None) -> None:
+        """The technician has left the company: to his successor, else open to all again. A pause was his to watch, so it ends."""
+        previous_id, previous, was_paused = self.technician_id, self.handler or "", self.paused
+        self.technician_id = successor_id
+        try:
+            self.move("hand_over", act, paused=False, pause_reason="")
+        except Exception:
+            self.technician_id = previous_id
+            raise
+        if was_paused:
+            for clock in self.clocks:
+                clock.resume(act)
+            self._happened(events.RepairResumed(technician=self.handler or "", reporter=_person(self.reporter_id)), act)
+        self._happened(events.RepairHandedOver(technician=self.handler or "", previous_technician=previous), act)
+        if self.handler:
+            self._happened(events.RepairTransferred(technician=self.handler, previous_technician=previous), act)
+        else:
+            self._happened(events.RepairReturned(technician=previous, reason=act.reason), act)
+
     def replan(self, act: Act, repair_plan: str) -> None:
         """REP-17: household and manager are told, and the household consents anew."""
         self.move("replan", act, note=repair_plan, repair_plan=repair_plan, consent_method="", consent_by="", consent_at=None)
@@ -410,6 +451,86 @@ class Repair(Case, Base):
         self.move("cancel", act, cancel_reason=act.reason, paused=False)
         self._happened(events.RepairCancelled(technician=self.handler or "", reporter=_person(self.reporter_id)), act)
 
+    def correct(self, act: Act, corrections: dict[str, Any]) -> None:
+        """What was taken in wrong is put right: `corrections` is new values by attribute, of `unit_id` with `unit`.
+
+        Raises InvalidInput when they change nothing or leave the order without a place, or an urgent category not urgent.
+        """
+        self.LIFECYCLE.legal(self, "correct", act.principal)
+        category = corrections.get("category", self.category)
+        if category in URGENT:
+            if corrections.get("urgent") is False:
+                raise _wrong("urgent", "cannot be taken from a category that is urgent by itself", "REP-06")
+            corrections["urgent"] = True
+        new = {name: value for name, value in corrections.items() if getattr(self, name) != value}
+        changed = [name for name in CORRECTABLE if name in new]
+        if not changed:
+            what = [Violation("name", "is as the correction says already")]
+            raise InvalidInput("nothing would change", reason="NOTHING_TO_CORRECT", violations=what)
+        if new.get("unit_id", self.unit_id) is None and not new.get("location", self.location).strip():
+            raise _wrong("location", "is required for a public area", "REP-03")
+        says = ", ".join(f"{name}: {_shown(name, getattr(self, name))} → {_shown(name, new[name])}" for name in changed)
+        previous = self.unit_id
+        if "unit" in new:  # another household has agreed to nothing yet
+            new |= {"consent_method": "", "consent_by": "", "consent_at": None}
+        self.move("correct", act, note=f"{act.reason} ({says})", **new)
+        if "urgent" in new:
+            self._rerate(act)
+        self._happened(self._corrected(changed, previous), act)
+
+    def merge(self, act: Act, survivor: Repair) -> None:
+        """The same matter is in hand as another order, which goes on."""
+        self.move("merge", act, note=survivor.number or "", duplicate_of_id=survivor.id, cancel_reason=survivor.number or "", paused=False)
+        technician, reporter = self.handler or "", _person(self.reporter_id)
+        self._happened(
+            events.RepairMerged(
+                technician=technician, reporter=reporter, duplicate_of=str(survivor.id), duplicate_of_number=survivor.number or ""
+            ),
+            act,
+        )
+        self._happened(events.RepairCancelled(technician=technician, reporter=reporter), act)
+
+    def absorb(self, act: Act, duplicate: Repair, told: list[Change]) -> None:
+        """Takes over what people said about its duplicate (`told`: its comments and urgings), and its urgency."""
+        if self.state not in OPEN:
+            raise Conflict(f"{self.number} is {self.state} and cannot take over an order", reason="SURVIVOR_CLOSED", rule="REP-35")
+        self.urge_count += duplicate.urge_count
+        self.urged_at = max((at for at in (self.urged_at, duplicate.urged_at) if at), default=None)
+        for line in told:
+            kind, _, identifier = line.actor.partition("/")
+            said = Act(Principal(kind, identifier), line.at)
+            self.note(line.action, said, from_state=self.state, to_state=self.state, note=f"{duplicate.number}: {line.note}")
+        self.note("absorb", act, from_state=self.state, to_state=self.state, note=duplicate.number or "")
+        if duplicate.urgent and not self.urgent:
+            self.urgent = True
+            self._rerate(act)
+            self._happened(self._corrected(["urgent"], self.unit_id), act)
+
+    def hint(self, act: Act, building_id: UUID | None, count: int, days: int) -> None:
+        """REP-30: told upwards, for preventive maintenance."""
+        event = events.FaultRecurring(category=self.category, building_id=_text(building_id), count=count, days=days)
+        self._happened(event, act)
+
+    def _corrected(self, changed: list[str], previous_unit_id: UUID | None) -> events.RepairCorrected:
+        return events.RepairCorrected(
+            unit_id=_text(self.unit_id), category=self.category, technician=self.handler or "", reporter=_person(self.reporter_id),
+            changed=changed, previous_unit_id=_text(previous_unit_id), recurs=_text(self.recurs_id),
+        )  # fmt: skip
+
+    def _rerate(self, act: Act) -> None:
+        """Another urgency: running clocks get their other target and calendar; what they have spent, and what came due, stays."""
+        rules = {rule.name: rule for rule in self.CLOCKS}
+        for clock in self.clocks:
+            rule = rules.get(clock.name)
+            if rule is None or rule.target is None or clock.stopped_at is not None:
+                continue
+            running, due = clock.running, rule.due(self)
+            clock.pause(act)  # what has passed is counted by the calendar it passed under
+            clock.urgent, clock.working = self.urgent, rule.working(self) and due is None
+            clock.retarget(rule.target(self) if due is None else clock.spent + max(due - act.now, timedelta(0)), act)
+            if running:
+                clock.resume(act)
+
     def _appoint(self, act: Act, at: datetime) -> None:
         self.appointment_at = at
         for clock in self.clocks:
@@ -430,10 +551,18 @@ def _wrong(field: str, why: str, rule: str) -> InvalidInput:
     return InvalidInput(f"{field} {why}", rule=rule, violations=[Violation(field, why)])
 
 
+def _shown(name: str, value: Any) -> str:
+    """A corrected value as the timeline shows it: telephones masked, nothing as a dash."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if name == "contact_phone":
+        value = f"{value[:3]}****{value[-4:]}" if len(value) > 7 else value and "****"
+    return value or "-"
+
+
 def _text(identifier: UUID | None) -> str:
     return str(identifier) if identifier else ""
 
 
 def _person(identifier: UUID | None) -> str:
     return f"people/{identifier}" if identifier else ""
-

@@ -57,7 +57,7 @@ CREATE TABLE probes (
 
 
 @pytest.fixture(scope="session")
-def database(postgres: Postgres, database_of: Databases) -> Iterator[Database]:
+def database(postgres: Postgres, database_of: Databases) -> Database:
     """The migrated database of the probe service."""
     postgres.make("probe")
     found = database_of("probe")
@@ -66,7 +66,7 @@ def database(postgres: Postgres, database_of: Databases) -> Iterator[Database]:
         connection.execute(sa.text(TABLE))
         protect("probes")
     engine.dispose()
-    yield found
+    return found
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from uuid import UUID, uuid4
 import jwt
 import pytest
 import sqlalchemy as sa
-from services.probe.probes import Probe
 
 from services.chassis import access
 from services.chassis.access import EVERYTHING, Grant, Principal, Scope, Verifier, covers, opened, sign
@@ -20,6 +19,7 @@ from services.chassis.db import inside
 from services.chassis.errors import Unauthenticated
 from services.chassis.settings import settings
 from services.chassis.testing import key_pair
+from services.probe.probes import Probe
 
 PRIVATE, PUBLIC = key_pair()
 ESTATE, UNIT = uuid4(), uuid4()
@@ -93,7 +93,10 @@ def test_an_unsigned_identity_is_refused(verifier: Verifier) -> None:
 
 
 def test_the_public_key_is_no_secret_to_sign_with(verifier: Verifier) -> None:
-    head, payload = segment({"alg": "HS256", "typ": "JWT"}), segment({"sub": str(STAFF), "aud": "steward", "exp": time.time() + 30, "grants": []})
+    head, payload = (
+        segment({"alg": "HS256", "typ": "JWT"}),
+        segment({"sub": str(STAFF), "aud": "steward", "exp": time.time() + 30, "grants": []}),
+    )
     mac = hmac.new(PUBLIC.encode(), f"{head}.{payload}".encode(), hashlib.sha256).digest()
     assert refused(verifier, f"{head}.{payload}.{base64.urlsafe_b64encode(mac).decode().rstrip('=')}") == "BAD_IDENTITY"
 
@@ -138,10 +141,17 @@ def staff(*grants: tuple[str, str, UUID]) -> Principal:
 
 
 def test_a_post_opens_its_node_for_operations_of_its_role_alone() -> None:
-    who = staff(("TECHNICIAN", "estate", ESTATE), ("PROJECT_MANAGER", "estate", OTHER), ("GENERAL_MANAGER", "company", COMPANY), ("GROUP_OPERATIONS", "group", GROUP))
+    who = staff(
+        ("TECHNICIAN", "estate", ESTATE),
+        ("PROJECT_MANAGER", "estate", OTHER),
+        ("GENERAL_MANAGER", "company", COMPANY),
+        ("GROUP_OPERATIONS", "group", GROUP),
+    )
     assert opened(who, frozenset({"TECHNICIAN"})) == Scope(estates=frozenset({ESTATE}))
     assert opened(who, frozenset({"TECHNICIAN", "PROJECT_MANAGER"})) == Scope(estates=frozenset({ESTATE, OTHER}))
-    assert opened(who, frozenset({"GENERAL_MANAGER", "GROUP_OPERATIONS"})) == Scope(groups=frozenset({GROUP}), companies=frozenset({COMPANY}))
+    assert opened(who, frozenset({"GENERAL_MANAGER", "GROUP_OPERATIONS"})) == Scope(
+        groups=frozenset({GROUP}), companies=frozenset({COMPANY})
+    )
     assert opened(who, frozenset({"OWNER"})).empty
     assert opened(who, frozenset()).empty
 
@@ -150,7 +160,13 @@ def test_a_scope_covers_what_lies_below_its_nodes() -> None:
     here = {"estate": ESTATE, "company": COMPANY, "group": GROUP}
     for scope in (Scope(estates=frozenset({ESTATE})), Scope(companies=frozenset({COMPANY})), Scope(groups=frozenset({GROUP})), EVERYTHING):
         assert covers(scope, **here)
-    for scope in (Scope(), Scope(estates=frozenset({OTHER})), Scope(companies=frozenset({OTHER})), Scope(groups=frozenset({OTHER})), Scope(estates=frozenset({COMPANY}))):
+    for scope in (
+        Scope(),
+        Scope(estates=frozenset({OTHER})),
+        Scope(companies=frozenset({OTHER})),
+        Scope(groups=frozenset({OTHER})),
+        Scope(estates=frozenset({COMPANY})),
+    ):
         assert not covers(scope, **here)
 
 

@@ -80,7 +80,9 @@ def test_a_zone_with_summer_time_counts_hours_that_passed() -> None:
     assert berlin.add(night, 7 * HOUR) == night + 7 * HOUR
 
 
-@pytest.mark.parametrize("text", ["", "12:00-08:00", "08:00-12:00 11:00-17:00", "14:00-17:00 08:00-12:00", "08:00", "25:00-26:00", "08:00-08:00"])
+@pytest.mark.parametrize(
+    "text", ["", "12:00-08:00", "08:00-12:00 11:00-17:00", "14:00-17:00 08:00-12:00", "08:00", "25:00-26:00", "08:00-08:00"]
+)
 def test_shifts_that_cannot_be_are_refused(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the shape of the text decides which
         parse_shifts(text)

@@ -11,7 +11,6 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from services.probe.probes import Probe
 
 from services.chassis import clocks
 from services.chassis.access import Principal
@@ -21,6 +20,7 @@ from services.chassis.directory import Estate
 from services.chassis.lifecycle import Act
 from services.chassis.policies import Terms
 from services.chassis.testing import Tree, clock_events, set_time
+from services.probe.probes import Probe
 
 HOUR, MINUTE, SECOND = timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=1)
 NIGHT = datetime(2026, 11, 22, 3, 10, tzinfo=ZoneInfo("Asia/Shanghai"))  # a Sunday
@@ -108,7 +108,11 @@ def test_another_target_changes_what_remains_and_never_what_is_spent() -> None:
 def test_a_breach_is_never_withdrawn() -> None:
     clock = clock_of(a_probe())
     clock.level, clock.breached_at = 2, NIGHT + HOUR  # as the sweep does
-    for change in (lambda: clock.pause(act(2 * HOUR)), lambda: clock.resume(act(3 * HOUR)), lambda: clock.retarget(9 * HOUR, act(3 * HOUR))):
+    for change in (
+        lambda: clock.pause(act(2 * HOUR)),
+        lambda: clock.resume(act(3 * HOUR)),
+        lambda: clock.retarget(9 * HOUR, act(3 * HOUR)),
+    ):
         change()
         assert (clock.breached_at, clock.level) == (NIGHT + HOUR, 2)
     clock.stop(act(4 * HOUR))
@@ -183,7 +187,12 @@ def row(database: Database, case_id: UUID) -> Clock:
 def test_each_mark_fires_at_its_instant_and_is_silent_one_second_before(database: Database, begun: tuple[UUID, datetime]) -> None:
     probe, start = begun
     expected: list[tuple[str, str, datetime]] = []
-    for after, type in [(48 * MINUTE, "ClockWarned"), (HOUR, "ClockBreached"), (75 * MINUTE, "ClockEscalated"), (90 * MINUTE, "ClockEscalated")]:
+    for after, type in [
+        (48 * MINUTE, "ClockWarned"),
+        (HOUR, "ClockBreached"),
+        (75 * MINUTE, "ClockEscalated"),
+        (90 * MINUTE, "ClockEscalated"),
+    ]:
         set_time(database, start + after - SECOND)
         clocks.sweep(database)
         assert clock_events(database, probe) == expected, f"silent one second before {after}"
@@ -212,7 +221,12 @@ def test_after_downtime_the_sweep_catches_up_in_order_and_tells_each_rung_once(d
         )
     number = rungs[0][1]
     assert number.startswith("PB-")
-    assert rungs == [(1, number, None, None), (2, number, 1, "ENGINEERING_SUPERVISOR"), (3, number, 2, "PROJECT_MANAGER"), (4, number, 3, "GENERAL_MANAGER")]
+    assert rungs == [
+        (1, number, None, None),
+        (2, number, 1, "ENGINEERING_SUPERVISOR"),
+        (3, number, 2, "PROJECT_MANAGER"),
+        (4, number, 3, "GENERAL_MANAGER"),
+    ]
 
 
 def test_sweeps_at_the_same_time_fire_each_mark_once(database: Database, tree: Tree) -> None:
@@ -233,7 +247,12 @@ def test_sweeps_at_the_same_time_fire_each_mark_once(database: Database, tree: T
     for thread in threads:
         thread.join()
     for probe in probes:
-        assert [type for _, type, _ in clock_events(database, probe.id)] == ["ClockWarned", "ClockBreached", "ClockEscalated", "ClockEscalated"]
+        assert [type for _, type, _ in clock_events(database, probe.id)] == [
+            "ClockWarned",
+            "ClockBreached",
+            "ClockEscalated",
+            "ClockEscalated",
+        ]
     assert len(fired) == 60 * 4
 
 

@@ -14,13 +14,13 @@ import psycopg2.errors
 import psycopg2.extensions
 import pytest
 import sqlalchemy as sa
-from services.probe.probes import NEW, Probe
 
 from services.chassis.access import EVERYTHING, Grant, Principal, Scope
 from services.chassis.db import Database, Key, new_id, with_retries
 from services.chassis.errors import InvalidInput, KeyReused, NotFound, StaleEtag, Unavailable, Violation
 from services.chassis.lifecycle import history
 from services.chassis.testing import Tree, a_tree, configured, eventually, published
+from services.probe.probes import NEW, Probe
 from tests.conftest import Postgres
 
 WHO, SOMEBODY = Principal("staff", str(uuid4())), Principal("staff", str(uuid4()))
@@ -72,7 +72,11 @@ def test_the_same_key_with_another_body_is_refused_and_has_no_effect(database: D
 
 def test_a_key_is_its_principals_and_its_operations_own(database: Database, tree: Tree) -> None:
     key = a_key()
-    replies = {command(database, tree, key), command(database, tree, key, SOMEBODY), command(database, tree, Key("OtherRpc", key.request_id, key.body))}
+    replies = {
+        command(database, tree, key),
+        command(database, tree, key, SOMEBODY),
+        command(database, tree, Key("OtherRpc", key.request_id, key.body)),
+    }
     assert len(replies) == 3
     assert count(database, tree) == 3
 
@@ -272,10 +276,14 @@ def test_a_failure_that_another_run_would_not_mend_is_not_retried() -> None:
 
 
 def terminate(postgres: Postgres, service: str = "probe") -> None:
-    postgres.sql("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND usename = %s", (service, service))
+    postgres.sql(
+        "postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND usename = %s", (service, service)
+    )
 
 
-def test_a_connection_that_is_lost_in_the_middle_is_unavailable_and_the_next_command_succeeds(database: Database, tree: Tree, postgres: Postgres) -> None:
+def test_a_connection_that_is_lost_in_the_middle_is_unavailable_and_the_next_command_succeeds(
+    database: Database, tree: Tree, postgres: Postgres
+) -> None:
     with pytest.raises(Unavailable) as refused, database.transaction(WHO) as tx:
         tx.add(Probe.create(tx.act(), tree.estate, "drip"))
         terminate(postgres)
@@ -308,7 +316,9 @@ def test_a_failed_transaction_leaves_its_connection_clean_for_the_next(database:
             tx.execute("SELECT 1")
             raise ZeroDivisionError
     with database.engine.connect() as connection:
-        assert connection.exec_driver_sql("SELECT coalesce(current_setting('steward.system', true), '')").scalar() == "", "no scope is left behind"
+        assert connection.exec_driver_sql("SELECT coalesce(current_setting('steward.system', true), '')").scalar() == "", (
+            "no scope is left behind"
+        )
 
 
 def test_a_pool_that_is_used_up_says_busy(postgres: Postgres, database: Database) -> None:
@@ -373,7 +383,9 @@ def test_a_command_costs_two_round_trips_beside_its_own(database: Database, tree
         tx.store_reply(b"x")
     counted.dispose()
     words = [text.split(maxsplit=1)[0] for text in sent if "NOTIFY" not in text]
-    assert words == ["BEGIN;", "SELECT", "SELECT", "UPDATE", "UPDATE", "INSERT", "UPDATE"], "prelude, case, its clocks; case, clock, new clock, flush"
+    assert words == ["BEGIN;", "SELECT", "SELECT", "UPDATE", "UPDATE", "INSERT", "UPDATE"], (
+        "prelude, case, its clocks; case, clock, new clock, flush"
+    )
     flush = next(text for text in sent if text.endswith("COMMIT"))
     assert all(f"INTO {table}" in flush for table in ("events", "history"))
     assert "UPDATE idempotency" in flush
@@ -402,7 +414,9 @@ SCOPES: dict[str, Callable[[Tree], Scope]] = {
 
 @pytest.mark.parametrize("level", SCOPES)
 @pytest.mark.parametrize("table", ["probes", "events", "clocks", "history"])
-def test_the_scope_of_one_estate_opens_its_rows_and_none_of_another(database: Database, two: tuple[Tree, Tree], table: str, level: str) -> None:
+def test_the_scope_of_one_estate_opens_its_rows_and_none_of_another(
+    database: Database, two: tuple[Tree, Tree], table: str, level: str
+) -> None:
     here, there = two
     with database.read(WHO, SCOPES[level](here)) as tx:
         estates = {row[0] for row in tx.execute(f"SELECT estate_id FROM {table}")}

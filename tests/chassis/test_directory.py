@@ -40,12 +40,23 @@ def versions(seed: int) -> list[pb.DirectoryEntry]:
         for version in range(1, last + 1):
             entry = pb.DirectoryEntry(id=identifier, version=version, deleted=version == last and dice.random() < 0.3)
             if kind == "node":
-                entry.node.CopyFrom(pb.Node(kind=pb.Node.UNIT, code=f"{number}-{version}", estate_id=str(uuid4()), unit_status=pb.UnitStatus(taken_over=version % 2 == 0)))
+                entry.node.CopyFrom(
+                    pb.Node(
+                        kind=pb.Node.UNIT,
+                        code=f"{number}-{version}",
+                        estate_id=str(uuid4()),
+                        unit_status=pb.UnitStatus(taken_over=version % 2 == 0),
+                    )
+                )
             elif kind == "membership":
-                entry.membership.CopyFrom(pb.Membership(person_id=str(uuid4()), unit_id=str(uuid4()), estate_id=str(uuid4()), kind=version % 3 + 1))  # type: ignore[arg-type]
+                entry.membership.CopyFrom(
+                    pb.Membership(person_id=str(uuid4()), unit_id=str(uuid4()), estate_id=str(uuid4()), kind=version % 3 + 1)
+                )  # type: ignore[arg-type]
             else:
                 role = dice.choice(STAFF_ROLES)
-                entry.post.CopyFrom(pb.Post(staff_id=str(uuid4()), role=role, node_id=str(uuid4()), end_time=stamp(datetime(2030, 1, version, tzinfo=UTC))))
+                entry.post.CopyFrom(
+                    pb.Post(staff_id=str(uuid4()), role=role, node_id=str(uuid4()), end_time=stamp(datetime(2030, 1, version, tzinfo=UTC)))
+                )
             entries.append(entry)
     return entries
 
@@ -111,7 +122,11 @@ def test_a_unit_is_found_in_its_own_estate_alone(database: Database, tree: Tree)
 
 
 def post(staff: UUID, role: str, node: UUID, *, start: datetime | None = None, end: datetime | None = None) -> pb.DirectoryEntry:
-    return pb.DirectoryEntry(id=str(uuid4()), version=1, post=pb.Post(staff_id=str(staff), role=role, node_id=str(node), start_time=stamp(start), end_time=stamp(end)))  # type: ignore[arg-type]
+    return pb.DirectoryEntry(
+        id=str(uuid4()),
+        version=1,
+        post=pb.Post(staff_id=str(staff), role=role, node_id=str(node), start_time=stamp(start), end_time=stamp(end)),
+    )  # type: ignore[arg-type]
 
 
 def test_holders_of_a_role_are_those_of_the_estate_else_of_the_company_else_of_the_group(database: Database, tree: Tree) -> None:
@@ -130,17 +145,41 @@ def test_holders_of_a_role_are_those_of_the_estate_else_of_the_company_else_of_t
 
 @pytest.mark.parametrize(
     ("start", "end", "holds"),
-    [(None, None, True), (0, None, True), (1, None, False), (None, 0, False), (None, 1, True), (-5, -1, False), (-5, 5, True), (1, 5, False)],
+    [
+        (None, None, True),
+        (0, None, True),
+        (1, None, False),
+        (None, 0, False),
+        (None, 1, True),
+        (-5, -1, False),
+        (-5, 5, True),
+        (1, 5, False),
+    ],
 )
-def test_a_post_and_a_membership_count_from_their_start_until_before_their_end(database: Database, tree: Tree, start: int | None, end: int | None, holds: bool) -> None:
+def test_a_post_and_a_membership_count_from_their_start_until_before_their_end(
+    database: Database, tree: Tree, start: int | None, end: int | None, holds: bool
+) -> None:
     staff, person, unit = uuid4(), uuid4(), tree.units[tree.unit]
     with database.transaction() as tx:
 
         def at(minutes: int | None) -> datetime | None:
             return None if minutes is None else tx.now + timedelta(minutes=minutes)
 
-        member = pb.Membership(person_id=str(person), unit_id=str(unit), estate_id=str(tree.estate_id), kind="TENANT", start_time=stamp(at(start)), end_time=stamp(at(end)))  # type: ignore[arg-type]
-        directory.apply(tx, [post(staff, "VENDOR", tree.estate_id, start=at(start), end=at(end)), pb.DirectoryEntry(id=str(uuid4()), version=1, membership=member)])
+        member = pb.Membership(
+            person_id=str(person),
+            unit_id=str(unit),
+            estate_id=str(tree.estate_id),
+            kind="TENANT",
+            start_time=stamp(at(start)),
+            end_time=stamp(at(end)),
+        )  # type: ignore[arg-type]
+        directory.apply(
+            tx,
+            [
+                post(staff, "VENDOR", tree.estate_id, start=at(start), end=at(end)),
+                pb.DirectoryEntry(id=str(uuid4()), version=1, membership=member),
+            ],
+        )
         assert (directory.holders(tx, "VENDOR", tree.estate) == [staff]) is holds
         assert directory.holds_post(tx, staff, "VENDOR", tree.estate) is holds
         assert ((person, "TENANT") in directory.occupants(tx, unit)) is holds
@@ -174,7 +213,9 @@ def test_a_grant_whose_post_has_ended_is_revoked(database: Database, tree: Tree)
 
 def test_a_change_of_the_register_arrives_as_an_event_once(database: Database) -> None:
     estate = uuid4()
-    entry = pb.DirectoryEntry(id=str(estate), version=1, node=pb.Node(kind=pb.Node.ESTATE, code=f"E{estate.hex[:8]}", name="新", time_zone="Asia/Shanghai"))
+    entry = pb.DirectoryEntry(
+        id=str(estate), version=1, node=pb.Node(kind=pb.Node.ESTATE, code=f"E{estate.hex[:8]}", name="新", time_zone="Asia/Shanghai")
+    )
     body = event_body(events_pb2.DirectoryChanged(entries=[entry]), aggregate="directory", subject="directory")
     assert reactions.handle(database, "probe", body).applied == 1
     assert reactions.handle(database, "probe", body).duplicates == 1

@@ -8,8 +8,6 @@ from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 from google.protobuf.json_format import MessageToDict, ParseDict
-from services.probe.probes import Probe
-from steward.probe.v1 import probe_pb2 as pb
 
 from services.chassis import events
 from services.chassis.access import EVERYTHING, Principal, Scope
@@ -17,6 +15,8 @@ from services.chassis.db import Database, with_retries
 from services.chassis.events import Happened
 from services.chassis.lifecycle import history
 from services.chassis.testing import Tree, published
+from services.probe.probes import Probe
+from steward.probe.v1 import probe_pb2 as pb
 from tests.conftest import Postgres
 
 WHO = Principal("staff", str(uuid4()))
@@ -114,7 +114,9 @@ def test_housekeeping_forgets_old_keys_and_keeps_young_ones(database: Database, 
     who = str(uuid4())
     for age in ("25 hours", "23 hours"):
         postgres.sql(
-            "probe", "INSERT INTO idempotency (principal, rpc, request_id, body_hash, at) VALUES (%s, 'r', %s, '', clock_timestamp() - %s::interval)", (who, age, age)
+            "probe",
+            "INSERT INTO idempotency (principal, rpc, request_id, body_hash, at) VALUES (%s, 'r', %s, '', clock_timestamp() - %s::interval)",
+            (who, age, age),
         )
     events.keep_house(database)
     assert postgres.sql("probe", "SELECT request_id FROM idempotency WHERE principal = %s", (who,)) == [("23 hours",)]
@@ -129,7 +131,11 @@ def test_old_days_of_the_log_are_dropped_and_tomorrows_are_ready(database: Datab
     day = datetime.now(UTC).date()
     old, kept = day - timedelta(days=40), day - timedelta(days=29)
     for date in (old, kept):
-        postgres.sql("probe", f"CREATE TABLE events_{date:%Y%m%d} PARTITION OF events FOR VALUES FROM ('{date}') TO ('{date + timedelta(days=1)}')", role="probe_owner")
+        postgres.sql(
+            "probe",
+            f"CREATE TABLE events_{date:%Y%m%d} PARTITION OF events FOR VALUES FROM ('{date}') TO ('{date + timedelta(days=1)}')",
+            role="probe_owner",
+        )
     events.keep_house(database)
     names = {row[0] for row in postgres.sql("probe", "SELECT relname FROM pg_class WHERE relname ~ '^events_[0-9]{8}$'")}
     assert f"events_{old:%Y%m%d}" not in names

@@ -13,8 +13,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-import services.probe.jobs  # noqa: F401 - registers the kinds
 
+import services.probe.jobs  # noqa: F401 - registers the kinds
 from services.chassis import jobs
 from services.chassis.access import Principal
 from services.chassis.db import Database
@@ -58,7 +58,13 @@ def test_an_operation_is_carried_out_in_steps_and_ends(database: Database) -> No
     assert operation(database, identifier)["state"] == "QUEUED"
     assert jobs.work_once(database, "me") is True
     done = operation(database, identifier)
-    assert (done["state"], done["progress"], done["attempts"], done["created_by"], done["lease_until"]) == ("SUCCEEDED", {"done": 4}, 1, str(WHO), None)
+    assert (done["state"], done["progress"], done["attempts"], done["created_by"], done["lease_until"]) == (
+        "SUCCEEDED",
+        {"done": 4},
+        1,
+        str(WHO),
+        None,
+    )
     assert done["ended_at"]
     assert counted(database, identifier) == 4
     assert jobs.work_once(database, "me") is False, "there is nothing left"
@@ -82,7 +88,9 @@ def test_an_operation_whose_process_is_killed_goes_on_from_its_last_checkpoint(d
         "jobs.work_once(Database('probe'), 'the one that dies')"
     )
     path = f"{ROOT}:{ROOT / 'gen'}:{FOLDER / 'gen'}"
-    died = subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": path}, capture_output=True, timeout=30)
+    died = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": path}, capture_output=True, timeout=30, check=False
+    )
     assert died.returncode == -signal.SIGKILL, died.stderr.decode()
     assert operation(database, identifier)["progress"] == {"done": 2 if death == "die_in" else 3}
     assert jobs.work_once(database, "another") is False, "its lease still runs"

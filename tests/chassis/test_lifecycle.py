@@ -5,20 +5,20 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import random
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from services.probe.probes import DONE, EXPIRED, LIFECYCLE, NEW, STARTED, Probe, State
 
 from services.chassis.__main__ import SERVICES
 from services.chassis.access import Grant, Principal, system
 from services.chassis.directory import Estate
 from services.chassis.errors import Forbidden, IllegalMove
 from services.chassis.lifecycle import SYSTEM, Act, Case, Lifecycle, Move
+from services.probe.probes import DONE, EXPIRED, LIFECYCLE, NEW, STARTED, Probe, State
 
 NOW = datetime(2026, 11, 22, 3, 10, tzinfo=UTC)
 CREATOR, OTHER = Principal("staff", str(uuid4())), Principal("staff", str(uuid4()))
@@ -185,13 +185,31 @@ def a_case(process: type[Case], dice: random.Random) -> Case:
     for relation in process.__mapper__.relationships:  # type: ignore[attr-defined]
         if relation.uselist and relation.key != "clocks":
             other = relation.mapper.class_
-            row = other(**{c.key: _some(c.type.python_type, dice) for c in other.__table__.columns if not c.nullable and c.key in relation.mapper.attrs})
+            row = other(
+                **{
+                    c.key: _some(c.type.python_type, dice)
+                    for c in other.__table__.columns
+                    if not c.nullable and c.key in relation.mapper.attrs
+                }
+            )
             setattr(case, relation.key, [row])
     return case
 
 
 def _some(kind: type, dice: random.Random) -> object:
-    values = {bool: dice.random() < 0.5, int: dice.randint(0, 5), str: "x", datetime: NOW, float: 0.5, bytes: b"x", dict: {}, list: []}
+    values = {
+        bool: dice.random() < 0.5,
+        int: dice.randint(0, 5),
+        str: "x",
+        datetime: NOW,
+        date: NOW.date(),
+        timedelta: timedelta(hours=1),
+        float: 0.5,
+        bytes: b"x",
+        dict: {},
+        list: [],
+        object: [],  # JSON
+    }
     return uuid4() if kind.__name__ == "UUID" else values[kind] if kind in values else kind(dice.randint(0, 5))
 
 

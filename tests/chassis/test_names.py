@@ -14,10 +14,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money
 from hypothesis import given
 from hypothesis import strategies as st
-from steward.probe.v1 import probe_pb2 as pb
 
 from services.chassis.errors import InvalidInput
 from services.chassis.names import amount, identifier, instant, last, money, page_position, page_token, stamp
+from steward.probe.v1 import probe_pb2 as pb
 
 
 def test_the_last_part_of_a_name_is_the_id() -> None:
@@ -58,7 +58,9 @@ def test_a_page_token_of_another_query_is_refused(other: dict[str, str]) -> None
     assert (refused.value.reason, refused.value.violations[0].field) == ("INVALID_PAGE_TOKEN", "page_token")
 
 
-@pytest.mark.parametrize("token", ["x", "!", "e30", "W10", "bnVsbA", "InRleHQi", "ⅳ", "=", "W11d", "NQ", "\udcff".encode("utf-8", "replace").decode()])
+@pytest.mark.parametrize(
+    "token", ["x", "!", "e30", "W10", "bnVsbA", "InRleHQi", "ⅳ", "=", "W11d", "NQ", "\udcff".encode("utf-8", "replace").decode()]
+)
 def test_a_page_token_that_is_no_token_is_refused(token: str) -> None:
     with pytest.raises(InvalidInput):
         page_position(a_query(page_token=token))

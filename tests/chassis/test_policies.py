@@ -9,7 +9,6 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from services.probe.probes import SHORT, WORK
 
 from services.chassis import policies
 from services.chassis.__main__ import SERVICES
@@ -18,6 +17,7 @@ from services.chassis.db import Database
 from services.chassis.directory import Estate
 from services.chassis.errors import InvalidInput
 from services.chassis.policies import HOURS, REGISTRY, Policies, Policy, Terms
+from services.probe.probes import SHORT, WORK
 
 ESTATE = Estate(uuid4(), "TFHY", "天府花园", uuid4(), uuid4(), "Asia/Urumqi", "RESIDENTIAL")
 
@@ -60,7 +60,9 @@ def test_the_calendar_follows_the_estates_zone_and_hours(database: Database) -> 
     assert terms(database).calendar == Calendar("Asia/Urumqi", parse_shifts("10:00-14:00 16:00-20:00"), "CN")
 
 
-def test_a_change_is_seen_within_the_age_of_the_snapshot_and_costs_no_query_before(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_is_seen_within_the_age_of_the_snapshot_and_costs_no_query_before(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     estate = Estate(uuid4(), "AGE", "", uuid4(), uuid4(), "Asia/Shanghai", "")
     now = [1000.0]
     monkeypatch.setattr(policies.time, "monotonic", lambda: now[0])
@@ -85,10 +87,54 @@ def test_an_override_beyond_the_bounds_is_refused_and_the_law_is_named(value: fl
     assert (refused.value.reason, refused.value.rule) == ("OUT_OF_BOUNDS", "X-34")
 
 
-@pytest.mark.parametrize(("policy", "value"), [(WORK, "3600"), (WORK, True), (WORK, float("nan")), (SHORT, float("inf")), (HOURS, 8), (HOURS, "17:00-09:00"), (HOURS, "")])
+@pytest.mark.parametrize(
+    ("policy", "value"),
+    [(WORK, "3600"), (WORK, True), (WORK, float("nan")), (SHORT, float("inf")), (HOURS, 8), (HOURS, "17:00-09:00"), (HOURS, "")],
+)
 def test_an_override_of_the_wrong_kind_is_refused(policy: Policy, value: float | str) -> None:
     with pytest.raises(InvalidInput):
         policy.check(value)
+
+
+@pytest.mark.parametrize(("policy", "value"), [(WORK, 59), (WORK, "3600"), (HOURS, "17:00-09:00")])
+def test_an_override_that_a_later_release_no_longer_allows_holds_no_more(
+    database: Database, caplog: pytest.LogCaptureFixture, policy: Policy, value: float | str
+) -> None:
+    estate = Estate(uuid4(), "OLD", "", uuid4(), uuid4(), "Asia/Shanghai", "")
+    override(database, estate.company_id, policy, HOURS.default if policy is HOURS else 1800)
+    override(database, estate.id, policy, value)
+    found = [terms(database, estate) for _ in range(2)]
+    assert [t.overrides[policy.key] for t in found] == [HOURS.default if policy is HOURS else 1800] * 2
+    assert sum(str(estate.id) in record.getMessage() for record in caplog.records) == 1, "it is said once"
+
+
+def test_who_has_changed_a_policy_forgets_his_snapshot(database: Database) -> None:
+    estate, snapshot = Estate(uuid4(), "AGE", "", uuid4(), uuid4(), "Asia/Shanghai", ""), Policies()
+    assert terms(database, estate, snapshot).number(WORK) == 3600
+    override(database, estate.id, WORK, 1234)
+    assert terms(database, estate, snapshot).number(WORK) == 3600
+    snapshot.forget()
+    assert terms(database, estate, snapshot).number(WORK) == 1234
+
+
+@pytest.mark.parametrize(
+    ("default", "choices", "kind"),
+    [
+        ("08:30-17:30", (), "hours"),
+        ("08:30-12:00 14:00-17:30", (), "hours"),
+        ("17:00", (), "time"),
+        ("CN", ("CN", "NONE"), "choice"),
+        ("24x7", (), "text"),
+        ("08", (), "text"),
+    ],
+)
+def test_a_text_is_of_the_kind_its_default_is_of(default: str, choices: tuple[str, ...], kind: str) -> None:
+    policy = Policy(f"probe.kind.{uuid4()}", "text", default, "X-34", choices=choices)
+    try:
+        assert policy.kind == kind
+        policy.check(default)
+    finally:
+        del REGISTRY[policy.key]
 
 
 def test_a_key_means_one_policy() -> None:

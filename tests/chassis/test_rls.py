@@ -55,7 +55,9 @@ def test_no_table_shows_a_row_to_a_connection_that_has_not_said_who_it_is(postgr
             continue
         assert rows(postgres, service, f'SELECT 1 FROM "{name}" LIMIT 1') == [], name
         assert rows(postgres, service, f'SELECT 1 FROM "{name}" LIMIT 1', ("steward.system", "off"), ("steward.principal", "")) == [], name
-    assert rows(postgres, service, "SELECT 1 FROM business_time", ("steward.principal", "system/test")), "so it is the policy, not an empty table"
+    assert rows(postgres, service, "SELECT 1 FROM business_time", ("steward.principal", "system/test")), (
+        "so it is the policy, not an empty table"
+    )
 
 
 def test_every_table_with_the_columns_of_the_tree_is_seen_by_scope_or_by_its_one_owner(postgres: Postgres, service: str) -> None:
@@ -81,13 +83,23 @@ def test_partitions_cannot_be_read_around_the_policy_of_their_table(postgres: Po
 
 
 def test_the_role_of_running_processes_is_neither_superuser_nor_owner_and_may_make_nothing(postgres: Postgres, service: str) -> None:
-    role = postgres.sql(service, "SELECT rolsuper, rolbypassrls, rolcreaterole, rolcreatedb, rolreplication FROM pg_roles WHERE rolname = %s", (service,))
+    role = postgres.sql(
+        service, "SELECT rolsuper, rolbypassrls, rolcreaterole, rolcreatedb, rolreplication FROM pg_roles WHERE rolname = %s", (service,)
+    )
     assert role == [(False,) * 5]
-    assert postgres.sql(service, "SELECT 1 FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member WHERE r.rolname = %s", (service,)) == []
+    assert (
+        postgres.sql(service, "SELECT 1 FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member WHERE r.rolname = %s", (service,)) == []
+    )
     connection = psycopg2.connect(postgres.url(service, service))
     connection.autocommit = True
     with connection.cursor() as cursor:
-        for statement in ("CREATE TABLE mine (x int)", "ALTER TABLE events DISABLE ROW LEVEL SECURITY", "DROP TABLE inbox", "SET ROLE postgres", f'SET ROLE "{service}_owner"'):
+        for statement in (
+            "CREATE TABLE mine (x int)",
+            "ALTER TABLE events DISABLE ROW LEVEL SECURITY",
+            "DROP TABLE inbox",
+            "SET ROLE postgres",
+            f'SET ROLE "{service}_owner"',
+        ):
             with pytest.raises(psycopg2.errors.InsufficientPrivilege):
                 cursor.execute(statement)
     connection.close()

@@ -38,12 +38,13 @@ from tests.faults import ledger
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("emitter", "ledger")
-RELAY_STATE = """
-CREATE TABLE IF NOT EXISTS relay_state (only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-    last_position bigint NOT NULL DEFAULT 0, consumed text[] NOT NULL DEFAULT '{{}}');
-INSERT INTO relay_state DEFAULT VALUES ON CONFLICT DO NOTHING;
-GRANT ALL ON relay_state TO {service}, {service}_owner
-"""
+COUNTED = (
+    "steward_events_handled_total",
+    "steward_events_duplicate_total",
+    "steward_events_retried_total",
+    "steward_dead_letters_total",
+    "steward_timer_failures_total",
+)
 
 
 class Stores:
@@ -58,7 +59,6 @@ class Stores:
         self.amqp_url = self.platform.amqp_url
         for service in SERVICES:
             migrate(service, self.postgres.url(service, owner=True))
-            self.sql(service, RELAY_STATE.format(service=service))
         self.sql("ledger", ledger.TABLES)
         self.declare()
 
@@ -82,7 +82,8 @@ class Stores:
         """Writes `events` events of each aggregate as services do, in one transaction, round robin. Returns how many."""
         self.sql(
             "emitter",
-            "INSERT INTO events (id, aggregate, aggregate_id, sequence, type, subject, group_id, company_id, estate_id, occurred_at, actor, data)"
+            "INSERT INTO events (id, aggregate, aggregate_id, sequence, type, subject, group_id, company_id, estate_id, occurred_at, actor,"
+            " data)"
             " SELECT gen_random_uuid(), 'repair', a.id, n, %s, 'estates/TFHY/repairs/' || a.id, a.id, a.id, a.id, now(), 'staff/1', %s"
             " FROM generate_series(%s, %s) AS n, unnest(%s::uuid[]) WITH ORDINALITY AS a (id, nth) ORDER BY n, nth; NOTIFY steward_events",
             (type, data, start, start + events - 1, [str(a) for a in aggregates]),
@@ -182,6 +183,7 @@ class Process:
 
     def __init__(self, stores: Stores, role: str, service: str, fault: str, name: str):
         self.log = stores.folder / f"{name}.log"
+        self._before: dict[str, float] = {}
         self.http_port = _free_port()
         environment = os.environ | {
             "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'gen'}",
@@ -207,11 +209,22 @@ class Process:
             return answer.status == 200
         return False
 
+    def begin(self) -> Process:
+        """From here on `metric` counts."""
+        self._before = {}
+        self._before = {name: self.metric(name) for name in COUNTED}
+        return self
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
     def metric(self, name: str) -> float:
-        """The sum of a metric's samples."""
+        """The sum of a metric's samples, of a counter since `begin`."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/metrics", timeout=5) as answer:
             lines = answer.read().decode().splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+        now = sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+        return now - self._before.get(name, 0)
 
     def kill(self) -> None:
         self._process.kill()
@@ -243,12 +256,22 @@ def _free_port() -> int:
 _counter = itertools.count(1)
 
 
-def cloud_event(type: str = "RepairReported", *, aggregate: UUID | None = None, sequence: int = 1, data: dict | None = None, id: UUID | None = None) -> bytes:
+def cloud_event(
+    type: str = "RepairReported", *, aggregate: UUID | None = None, sequence: int = 1, data: dict | None = None, id: UUID | None = None
+) -> bytes:
     """An event of the emitter, word for word as its relay writes it."""
     now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     aggregate = aggregate or uuid4()
-    body = {"aggregate": "repair", "subject": f"estates/TFHY/repairs/{aggregate}", "time": now, "estateid": str(uuid4()), "actor": "staff/1"}
-    entry = Entry(now, str(id or uuid4()), str(aggregate), sequence, type, {**body, "data": orjson.Fragment(json.dumps(data or {}))}, next(_counter))
+    body = {
+        "aggregate": "repair",
+        "subject": f"estates/TFHY/repairs/{aggregate}",
+        "time": now,
+        "estateid": str(uuid4()),
+        "actor": "staff/1",
+    }
+    entry = Entry(
+        now, str(id or uuid4()), str(aggregate), sequence, type, {**body, "data": orjson.Fragment(json.dumps(data or {}))}, next(_counter)
+    )
     return entry.envelope("emitter")
 
 
@@ -274,12 +297,27 @@ def stores(all_stores: Stores) -> Stores:
     return all_stores
 
 
+@pytest.fixture(scope="session")
+def workers(all_stores: Stores) -> Iterator[list[Process]]:
+    """The worker that several tests share; the last one, when tests have ended it."""
+    processes: list[Process] = []
+    yield processes
+    for process in processes:
+        process.stop()
+
+
 Start = Callable[..., Process]
 
 
 @pytest.fixture
-def start(stores: Stores, request: pytest.FixtureRequest) -> Iterator[Start]:
-    """`start("relay")`, `start("worker", fault="…")`: a process, ready, ended with the test; its log is shown when the test fails."""
+def start(stores: Stores, workers: list[Process], request: pytest.FixtureRequest) -> Iterator[Start]:
+    """`start("relay")`, `start("worker")`: a process, ready, ended with the test; its log is shown when the test fails.
+
+    It is alone: the shared worker is ended, unless the test asks for that too.
+    """
+    if "worker" not in request.fixturenames:
+        for process in workers:
+            process.stop()
     processes: list[Process] = []
 
     def begin(role: str, *, fault: str = "", ready: bool = True) -> Process:
@@ -294,8 +332,18 @@ def start(stores: Stores, request: pytest.FixtureRequest) -> Iterator[Start]:
         sys.stderr.write(f"--- {process.log.name}\n{process.log.read_text()[-6000:]}\n")
 
 
-@pytest.fixture(scope="session")
-def ledger_database(all_stores: Stores) -> Iterator[Database]:
-    database = Database("ledger", all_stores.postgres.url("ledger"))
+@pytest.fixture
+def worker(stores: Stores, workers: list[Process]) -> Iterator[Process]:
+    """A running worker that has been at it for a while: starting one takes a second of CPU."""
+    if not workers or not workers[-1].running:
+        workers.append(Process(stores, "worker", "ledger", "", f"worker-{len(workers)}"))
+    yield workers[-1].ready().begin()
+    sys.stderr.write(f"--- {workers[-1].log.name}\n{workers[-1].log.read_text()[-6000:]}\n")
+
+
+@pytest.fixture
+def ledger_database(stores: Stores) -> Iterator[Database]:
+    """With connections of its own: the database may have been killed before."""
+    database = Database("ledger", stores.postgres.url("ledger"), pool_size=1)
     yield database
     database.dispose()

@@ -1,9 +1,9 @@
 """The reactions of a service that exists only in the fault tests. What they do is told by the event's `number`:
 
-    slow:1.5   the effect is preceded by a statement of 1.5 s
-    die:<name> kill -9 of the worker after the effect is committed, unless the switch <name> is on, which this turns on
-    off:<name> fails until the switch <name> is on
-    never      fails for good
+- `slow:1.5`: the effect is preceded by a statement of 1.5 s
+- `die:<name>`: kill -9 of the worker after the effect is committed, unless the switch <name> is on, which this turns on
+- `off:<name>`: fails until the switch <name> is on
+- `never`: fails for good
 """
 
 from __future__ import annotations

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import grpc_tools
+import grpc_tools  # type: ignore[import-untyped]
 import httpx
 import pytest
-from google.api import annotations_pb2
-from grpc_tools import protoc
+from google.api import annotations_pb2  # type: ignore[import-untyped]
+from grpc_tools import protoc  # type: ignore[import-untyped]
 
 from gateway.binding import Binding, Codecs
 from gateway.descriptors import Contract
@@ -123,6 +123,40 @@ def base_settings(_standin: Standin, kitchen: Contract, kitchen_file: Path) -> d
 @pytest.fixture(scope="session")
 def shared_gateway(base_settings: dict[str, str]) -> Iterator[Process]:
     process = Process(base_settings)
+    yield process
+    process.stop()
+
+
+@pytest.fixture(scope="session")
+def strict_gateway(base_settings: dict[str, str]) -> Iterator[Process]:
+    strict = {
+        "STEWARD_LOG_FORMAT": "json",
+        "STEWARD_CORS_ORIGINS": "https://app.example, https://other.example",
+        "STEWARD_GATEWAY_BODY_TIMEOUT": "1",
+        "STEWARD_GATEWAY_HEADER_TIMEOUT": "0.5",
+        "STEWARD_GATEWAY_LARGE_UPLOADS": "1",
+        "STEWARD_GATEWAY_IN_FLIGHT": "2",
+        "STEWARD_GATEWAY_PRINCIPAL_RATE": "0.5",
+        "STEWARD_GATEWAY_PRINCIPAL_BURST": "5",
+        "STEWARD_GATEWAY_SIGN_IN_RATE": "0.01",
+        "STEWARD_GATEWAY_SIGN_IN_BURST": "2",
+    }
+    process = Process(base_settings | strict)
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+def strict(strict_gateway: Process, standin: Standin, request: pytest.FixtureRequest) -> Iterator[tuple[Process, httpx.Client]]:
+    """A gateway of low limits, shared: every test is somebody else to it."""
+    headers = {"authorization": f"Bearer good-{request.node.name}"}
+    with httpx.Client(base_url=strict_gateway.url, headers=headers, timeout=20, trust_env=False) as client:
+        yield strict_gateway, client
+
+
+@pytest.fixture(scope="session")
+def development_gateway(base_settings: dict[str, str]) -> Iterator[Process]:
+    process = Process(base_settings | {"STEWARD_PROFILE": "development"})
     yield process
     process.stop()
 

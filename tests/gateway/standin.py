@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import grpc
 import orjson
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status
 
 from gateway.descriptors import Contract, Rpc
@@ -109,8 +109,8 @@ class Standin:
             raise Unauthenticated("this session has ended", reason="SESSION_ENDED")
         reply = self.contract.message_class("steward.residents.v1.Identity")()
         claims = urlsafe_b64encode(orjson.dumps({"sub": f"staff/{request.access_token}"})).decode().rstrip("=")
-        reply.token = f"e30.{claims}.signature"  # type: ignore[attr-defined]
-        reply.expire_time.FromNanoseconds(int((time.time() + self.identity_seconds) * 1e9))  # type: ignore[attr-defined]
+        reply.token = f"e30.{claims}.signature"
+        reply.expire_time.FromNanoseconds(int((time.time() + self.identity_seconds) * 1e9))
         return reply
 
     def _CreateSession(self, request: Any, context: grpc.ServicerContext) -> Any:
@@ -139,8 +139,8 @@ class Standin:
             raise KeyReused("this key came with another body")
         repair = self.contract.message_class("steward.work_orders.v1.Repair")()
         repair.CopyFrom(request.repair)
-        repair.name, repair.number, repair.state, repair.etag = f"{request.parent}/repairs/0192", "WX-20261122-0007", 1, "1"  # type: ignore[attr-defined]
-        repair.report_time.FromSeconds(1_795_316_400)  # type: ignore[attr-defined]
+        repair.name, repair.number, repair.state, repair.etag = f"{request.parent}/repairs/0192", "WX-20261122-0007", 1, "1"
+        repair.report_time.FromSeconds(1_795_316_400)
         return repair
 
     def _GetRepair(self, request: Any, context: grpc.ServicerContext) -> Any:

@@ -17,7 +17,7 @@ from gateway.encoder import Encoders
 from tests.gateway.strategies import Messages
 
 QUICK = settings(
-    max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.target]
+    max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.target]
 )
 
 

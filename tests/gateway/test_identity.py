@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_network
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 
-from gateway.identity import subject
+from gateway import identity
+from gateway.descriptors import Contract, Rpc
+from gateway.identity import Identities, subject
 from gateway.web import ClientAddress, Request
 from services.chassis import errors
 from tests.gateway.standin import INTERNAL_TOKEN, Standin, eventually
@@ -33,7 +37,7 @@ def test_without_a_token_one_is_asked_for(client: httpx.Client, standin: Standin
 
 @pytest.mark.parametrize("value", ["Basic Z29vZDpnb29k", "Bearer", "good", "Bearer \xe9", "Bearer " + "x" * 5000, "Bearer a\tb"])
 def test_another_kind_of_authorization_is_refused_without_asking_residents(client: httpx.Client, standin: Standin, value: str):
-    answer = client.get(URL, headers={"authorization": value.encode("latin-1")})  # type: ignore[dict-item]
+    answer = client.get(URL, headers={b"authorization": value.encode("latin-1")})
     assert (answer.status_code, answer.json()["reason"]) == (401, "BAD_AUTHORIZATION")
     assert standin.calls == []
 
@@ -111,7 +115,7 @@ def test_while_residents_is_down_known_callers_go_on_and_others_get_503(
     other = Standin(standin.contract)
     other.start()
     addresses = base_settings["STEWARD_ADDRESSES"].replace(f"residents=127.0.0.1:{standin.port}", f"residents=127.0.0.1:{other.port}")
-    other.identity_seconds = 5  # fresh for 3
+    other.identity_seconds = 4  # of which the last 2 are not used any more
     with started(STEWARD_ADDRESSES=addresses) as (process, client):
         assert client.get(URL, headers=as_token("good")).status_code == 200
         assert httpx.get(f"{process.url}/readyz", trust_env=False).status_code == 200
@@ -122,10 +126,85 @@ def test_while_residents_is_down_known_callers_go_on_and_others_get_503(
             assert answer.headers["retry-after"] == "1"
             assert httpx.get(f"{process.url}/readyz", trust_env=False).status_code == 503
             assert httpx.get(f"{process.url}/healthz", trust_env=False).status_code == 200
-            time.sleep(3.1)
+            time.sleep(2)
             assert client.get(URL, headers=as_token("good")).status_code == 503
         eventually(lambda: client.get(URL, headers=as_token("good")).status_code == 200)
     other.stop()
+
+
+class FailingResidents:
+    """An upstream whose exchange answers until `code` is set."""
+
+    def __init__(self, contract: Contract) -> None:
+        self.contract, self.asked = contract, 0
+        self.code: grpc.StatusCode | None = None
+
+    def call(self, rpc: Rpc) -> Any:
+        async def exchange(request: Any, *, timeout: float, metadata: Any) -> Any:
+            self.asked += 1
+            if self.code is not None:
+                raise grpc.aio.AioRpcError(self.code, grpc.aio.Metadata(), grpc.aio.Metadata(), "", "")
+            reply = rpc.output(token="e30.e30.x")  # noqa: S106
+            reply.expire_time.FromNanoseconds(int((time.time() + 30) * 1e9))
+            return reply
+
+        return exchange
+
+
+def test_an_identity_is_kept_beyond_its_freshness_only_while_residents_does_not_answer(contract: Contract, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(identity, "FRESH", 0.0)
+    monkeypatch.setattr(identity, "PAUSE", 0.05)
+    residents = FailingResidents(contract)
+    outcomes: list[str] = []
+
+    async def play() -> None:
+        identities = Identities(contract, residents, "secret", 1, outcomes.append)  # type: ignore[arg-type]
+
+        async def ask() -> identity.Identity:
+            return await identities.of(b"Bearer good", "trace", lambda: None)
+
+        first = await ask()
+        last = await ask()
+        assert last is not first
+        residents.code = grpc.StatusCode.UNAVAILABLE
+        assert await ask() is last
+        assert await ask() is last  # residents is not asked again at once
+        await asyncio.sleep(0.06)
+        residents.code = grpc.StatusCode.DEADLINE_EXCEEDED
+        assert await ask() is last
+        await asyncio.sleep(0.06)
+        residents.code = grpc.StatusCode.UNAUTHENTICATED  # it answers, and says no
+        with pytest.raises(errors.Unauthenticated):
+            await ask()
+        residents.code = grpc.StatusCode.UNAVAILABLE
+        with pytest.raises(errors.Unavailable):
+            await ask()
+
+    asyncio.run(play())
+    assert outcomes == ["exchanged", "exchanged", "kept", "hit", "kept", "refused", "unavailable"]
+    assert residents.asked == 6
+
+
+def test_a_waiting_request_that_is_given_up_does_not_take_the_others_with_it(contract: Contract):
+    async def play() -> None:
+        identities = Identities(contract, FailingResidents(contract), "secret", 1, lambda outcome: None)  # type: ignore[arg-type]
+        first, second = (asyncio.create_task(identities.of(b"Bearer good", "trace", lambda: None)) for _ in range(2))
+        await asyncio.sleep(0)
+        first.cancel()
+        assert (await second).token == "e30.e30.x"  # noqa: S105
+
+    asyncio.run(play())
+
+
+def test_the_identities_kept_are_bounded(contract: Contract):
+    async def play() -> int:
+        residents = FailingResidents(contract)
+        identities = Identities(contract, residents, "secret", 1, lambda outcome: None, capacity=2)  # type: ignore[arg-type]
+        for token in ("a", "b", "c", "b", "c", "a"):
+            await identities.of(f"Bearer {token}".encode(), "trace", lambda: None)
+        return residents.asked
+
+    assert asyncio.run(play()) == 4
 
 
 def test_a_gateway_with_a_wrong_secret_signs_nobody_out(started: Callable[..., Any]):

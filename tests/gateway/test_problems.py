@@ -13,7 +13,7 @@ import pytest
 from gateway.problems import camel
 from services.chassis import errors
 from services.chassis.errors import StewardError, Violation
-from tests.gateway.standin import Standin, refuse
+from tests.gateway.standin import Standin, eventually, refuse
 
 URL = "/v1/estates/TFHY/repairs"
 
@@ -121,11 +121,11 @@ def test_an_exception_in_a_service_is_a_500_that_tells_nothing(client: httpx.Cli
 
 def test_a_reply_that_has_no_form_in_json_is_a_500_and_is_logged(client: httpx.Client, standin: Standin, gateway: Any):
     broken = standin.contract.message_class("steward.work_orders.v1.Repair")()
-    broken.report_time.seconds = 10**15  # type: ignore[attr-defined]
+    broken.report_time.seconds = 10**15
     standin.answers["GetRepair"] = lambda request, context: broken
     answer = client.get(f"{URL}/0192")
     assert (answer.status_code, answer.json()["reason"]) == (500, "INTERNAL")
-    assert any(answer.json()["traceId"] in line for line in gateway.lines)
+    eventually(lambda: any(answer.json()["traceId"] in line and "failed" in line for line in gateway.lines))
 
 
 def test_a_status_with_other_details_is_read_as_a_bare_one(client: httpx.Client, standin: Standin):

@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from gateway import settings as gateway_settings
+from gateway.descriptors import Contract
 from gateway.upstream import target
 from tests.gateway.conftest import Process
 from tests.gateway.standin import Standin, eventually
@@ -36,9 +37,8 @@ def test_metrics_are_inside_only_in_production(gateway: Process):
     assert httpx.get(f"{gateway.inside}{URL}", trust_env=False).status_code == 404
 
 
-def test_in_development_metrics_are_on_the_rest_port_too(started: Callable[..., Any]):
-    with started(STEWARD_PROFILE="development") as (_, client):
-        assert client.get("/metrics").status_code == 200
+def test_in_development_metrics_are_on_the_rest_port_too(development_gateway: Process):
+    assert httpx.get(f"{development_gateway.url}/metrics", trust_env=False).status_code == 200
 
 
 def test_requests_are_counted_by_route_and_status_class(client: httpx.Client, gateway: Process):
@@ -74,41 +74,46 @@ def test_a_log_line_has_route_status_and_trace(client: httpx.Client, gateway: Pr
     assert "reason=UNKNOWN_FIELD" in line
 
 
-def test_log_lines_are_json_when_asked_for(started: Callable[..., Any]):
-    with started(STEWARD_LOG_FORMAT="json") as (process, client):
-        answer = client.get("/v1/nowhere")
-        line = json.loads(last_line(process, answer.headers["x-trace-id"]))
-        assert (line["status"], line["route"], line["reason"], line["method"]) == (404, "unmatched", "ROUTE_NOT_FOUND", "GET")
-        assert all(json.loads(text)["time"] for text in process.lines)
+def test_log_lines_are_json_when_asked_for(strict: tuple[Process, httpx.Client]):
+    process, client = strict
+    answer = client.get("/v1/nowhere")
+    line = json.loads(last_line(process, answer.headers["x-trace-id"]))
+    assert (line["status"], line["route"], line["reason"], line["method"]) == (404, "unmatched", "ROUTE_NOT_FOUND", "GET")
+    assert all(json.loads(text)["time"] for text in process.lines)
 
 
-def test_other_origins_may_not_call_unless_they_are_named(client: httpx.Client, started: Callable[..., Any]):
-    preflight = {"origin": "https://app.example", "access-control-request-method": "POST"}
+PREFLIGHT = {"origin": "https://app.example", "access-control-request-method": "POST"}
+
+
+def test_other_origins_may_not_call(client: httpx.Client):
     for origin in ("https://app.example", "http://localhost:3000"):
-        answer = client.options("/v1/imports", headers=preflight | {"origin": origin})
+        answer = client.options("/v1/imports", headers=PREFLIGHT | {"origin": origin})
         assert answer.status_code == 204
         assert not [name for name in answer.headers if name.startswith("access-control")]
-    with started(STEWARD_CORS_ORIGINS="https://app.example, https://other.example") as (_, allowed):
-        answer = allowed.options("/v1/imports", headers=preflight)
-        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (204, "https://app.example")
-        assert "POST" in answer.headers["access-control-allow-methods"]
-        for header in ("authorization", "idempotency-key", "if-match"):
-            assert header in answer.headers["access-control-allow-headers"]
-        answer = allowed.get(URL, headers={"origin": "https://app.example"})
-        assert answer.headers["access-control-allow-origin"] == "https://app.example"
-        assert "etag" in answer.headers["access-control-expose-headers"]
-        assert "origin" in answer.headers["vary"]
-        refusal = allowed.get("/v1/nowhere", headers={"origin": "https://other.example"})
-        assert refusal.headers["access-control-allow-origin"] == "https://other.example"
-        for stranger in ("https://evil.example", "https://app.example.evil", "null", "http://localhost:3000"):
-            assert "access-control-allow-origin" not in allowed.get(URL, headers={"origin": stranger}).headers
-        assert allowed.options("/v1/nowhere", headers=preflight).status_code == 404
 
 
-def test_in_development_local_pages_may_call(started: Callable[..., Any]):
-    with started(STEWARD_PROFILE="development") as (_, client):
-        for origin, may in [("http://localhost:5173", True), ("http://127.0.0.1:3000", True), ("http://localhost.evil.example", False)]:
-            assert ("access-control-allow-origin" in client.get(URL, headers={"origin": origin}).headers) == may
+def test_origins_that_are_named_may_call(strict: tuple[Process, httpx.Client]):
+    _, allowed = strict
+    answer = allowed.options("/v1/imports", headers=PREFLIGHT)
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (204, "https://app.example")
+    assert "POST" in answer.headers["access-control-allow-methods"]
+    for header in ("authorization", "idempotency-key", "if-match"):
+        assert header in answer.headers["access-control-allow-headers"]
+    answer = allowed.get(URL, headers={"origin": "https://app.example"})
+    assert answer.headers["access-control-allow-origin"] == "https://app.example"
+    assert "etag" in answer.headers["access-control-expose-headers"]
+    assert "origin" in answer.headers["vary"]
+    refusal = allowed.get("/v1/nowhere", headers={"origin": "https://other.example"})
+    assert refusal.headers["access-control-allow-origin"] == "https://other.example"
+    for stranger in ("https://evil.example", "https://app.example.evil", "null", "http://localhost:3000"):
+        assert "access-control-allow-origin" not in allowed.get(URL, headers={"origin": stranger}).headers
+    assert allowed.options("/v1/nowhere", headers=PREFLIGHT).status_code == 404
+
+
+def test_in_development_local_pages_may_call(development_gateway: Process):
+    for origin, may in [("http://localhost:5173", True), ("http://127.0.0.1:3000", True), ("http://localhost.evil.example", False)]:
+        answer = httpx.get(f"{development_gateway.url}/healthz", headers={"origin": origin}, trust_env=False)
+        assert ("access-control-allow-origin" in answer.headers) == may
 
 
 def test_options_without_an_origin_lists_the_methods(client: httpx.Client):
@@ -188,9 +193,7 @@ def test_settings_are_read_from_the_environment():
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"STEWARD_DESCRIPTORS": "/nowhere.binpb"}, "nowhere.binpb"),
-        ({"STEWARD_DESCRIPTORS": __file__}, "descriptor"),
-        ({"STEWARD_ADDRESSES": "residents=a.example:1;b.example:2"}, "must be IPv4 addresses"),
+        ({"STEWARD_DESCRIPTORS": __file__}, "is not a complete descriptor set"),
         ({"STEWARD_PROFILE": "demo"}, "STEWARD_PROFILE"),
     ],
 )
@@ -198,6 +201,14 @@ def test_a_gateway_that_cannot_start_says_why_and_ends(settings: dict[str, str],
     with pytest.raises(RuntimeError, match=re.escape(says)) as refusal:
         Process(settings)
     assert "Traceback" not in str(refusal.value)
+
+
+def test_a_missing_descriptor_set_and_addresses_that_cannot_be_used_are_errors():
+    with pytest.raises(OSError, match="nowhere"):
+        Contract.load("/nowhere.binpb")
+    for text in ("a.example:1;b.example:2", "", ";"):
+        with pytest.raises(ValueError, match="address"):
+            target(text)
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 
 from services.chassis.errors import Unauthenticated
+from tests.gateway.conftest import Process
 from tests.gateway.standin import INTERNAL_TOKEN, Standin, eventually
 
 OTP = "urn:steward:params:oauth:grant-type:otp"
@@ -103,16 +103,16 @@ def test_a_locked_account_is_told_when_to_come_back(nobody: httpx.Client):
     assert answer.headers["retry-after"] == "900"
 
 
-def test_signing_in_is_limited_by_address(started: Callable[..., Any], standin: Standin):
-    with started(STEWARD_GATEWAY_SIGN_IN_RATE="0.01", STEWARD_GATEWAY_SIGN_IN_BURST="2") as (_, client):
-        assert [client.post("/v1/auth/token", data=STAFF).status_code for _ in range(2)] == [200, 200]
-        answer = client.post("/v1/auth/token", data=STAFF)
-        assert (answer.status_code, answer.json()["error"], answer.json()["reason"]) == (429, "slow_down", "TOO_MANY_REQUESTS")
-        assert int(answer.headers["retry-after"]) > 30
-        problem = client.post("/v1/auth/code", json={"phone": "13800000001"})
-        assert (problem.status_code, problem.json()["reason"]) == (429, "TOO_MANY_REQUESTS")
-        assert client.get("/v1/me").status_code == 200
-        assert len(standin.called("CreateSession")) == 2
+def test_signing_in_is_limited_by_address(strict: tuple[Process, httpx.Client], standin: Standin):
+    _, client = strict
+    assert [client.post("/v1/auth/token", data=STAFF).status_code for _ in range(2)] == [200, 200]
+    answer = client.post("/v1/auth/token", data=STAFF)
+    assert (answer.status_code, answer.json()["error"], answer.json()["reason"]) == (429, "slow_down", "TOO_MANY_REQUESTS")
+    assert int(answer.headers["retry-after"]) > 30
+    problem = client.post("/v1/auth/code", json={"phone": "13800000001"})
+    assert (problem.status_code, problem.json()["reason"]) == (429, "TOO_MANY_REQUESTS")
+    assert client.get("/v1/me").status_code == 200
+    assert len(standin.called("CreateSession")) == 2
 
 
 def test_while_residents_is_down_signing_in_is_unavailable(nobody: httpx.Client, standin: Standin):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
 
 import pytest
 from google.protobuf.message import Message
 
-from services.chassis.testing import Tree, a_tree, business_now
+from services.chassis.testing import Tree, a_tree
 from steward.chassis.v1.events_pb2 import ClockWarned
 from steward.work_orders.v1 import events_pb2 as events
-from tests.notifications.inboxes import NUMBER, Inboxes, breached, reading, reported
+from tests.notifications.inboxes import AT, NUMBER, Inboxes, breached, reading, reported
 
 
 @pytest.mark.rule("REP-08")
@@ -125,8 +124,8 @@ def test_where_the_supervisors_post_is_vacant_the_project_manager_is_told_and_le
 
 def test_a_role_held_at_the_company_counts_where_the_estate_has_nobody(inboxes: Inboxes, tree: Tree) -> None:
     inboxes.vacate(tree, "ENGINEERING_SUPERVISOR")
-    # a post that has ended is none
-    inboxes.post(tree.technician, "ENGINEERING_SUPERVISOR", tree.estate_id, ended=business_now(inboxes.database) - timedelta(seconds=1))
+    # a post that has ended when it happens is none
+    inboxes.post(tree.technician, "ENGINEERING_SUPERVISOR", tree.estate_id, ended=AT)
     inboxes.post(tree.staff["QUALITY_MANAGER"], "ENGINEERING_SUPERVISOR", tree.company_id)
 
     assert inboxes.happens(reported(tree, reporter=""), tree) == {tree.staff["QUALITY_MANAGER"].name: "REPAIR_REPORTED"}

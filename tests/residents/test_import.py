@@ -11,8 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import date
 from decimal import Decimal
+from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,8 +95,8 @@ def test_a_unit_is_kept_with_its_facts(database: Database, import_file: Import) 
     import_file(make.workbook(units=[make.unit(房屋状态="装修中", 建筑面积="98.50㎡", 楼层="3层")]))
     assert rows(
         database,
-        "SELECT u.number, b.name, entrance, floor, area, u.property_type, taken_over, occupancy, under_renovation, move_in_date, fee_rate, e.code"
-        " FROM units u JOIN buildings b ON b.id = u.building_id JOIN estates e ON e.id = u.estate_id",
+        "SELECT u.number, b.name, entrance, floor, area, u.property_type, taken_over, occupancy, under_renovation, move_in_date, fee_rate,"
+        " e.code FROM units u JOIN buildings b ON b.id = u.building_id JOIN estates e ON e.id = u.estate_id",
     ) == [
         ("1-1-0101", "1栋", "1单元", 3, Decimal("98.50"), "RESIDENTIAL", True, "VACANT", True, date(2023, 8, 29), Decimal("2.8000"), "TFHY")
     ]
@@ -342,6 +344,14 @@ def test_a_file_may_hold_owners_alone(database: Database, import_file: Import) -
     assert done.refusals == [("业主信息登记表", 4, "房号", "UNKNOWN_UNIT")]
 
 
+def test_remarks_on_shares_count_the_owners_of_earlier_files(database: Database, import_file: Import) -> None:
+    done = import_file(make.workbook(owners=[make.owner(person=1, 产权份额="60%")]))
+    assert done.remarks == [("业主信息登记表", 3, "SHARES_INCOMPLETE")]
+    assert import_file(make.workbook(owners=[make.owner(person=2, 产权份额="40%")])).remarks == []
+    done = import_file(make.workbook(owners=[make.owner(person=3, 产权份额="1%")]))
+    assert (done.total("created"), done.remarks) == (1, [("业主信息登记表", 3, "SHARES_EXCEED_WHOLE")])
+
+
 # Whose register it is
 
 
@@ -410,7 +420,7 @@ def lines(count: int) -> bytes:
 def test_an_import_killed_at_any_step_goes_on_there(database: Database, monkeypatch: pytest.MonkeyPatch, step: int, when: str) -> None:
     monkeypatch.setattr(importing, "BATCH", 20)
     content, steps = lines(60), Steps(step, when)
-    monkeypatch.setattr(jobs.Job, "step", lambda job: steps.step(job))
+    monkeypatch.setattr(jobs.Job, "step", steps.method())
     with database.transaction() as tx:
         identifier = importing.start(tx, "register.xlsx", content, None)
     with pytest.raises(Killed):
@@ -433,15 +443,47 @@ def test_an_import_killed_at_any_step_goes_on_there(database: Database, monkeypa
     assert counts(database)["memberships"] == 54
 
 
+def test_an_import_that_dies_again_and_again_is_not_given_up_while_it_gets_further(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "BATCH", 20)
+    real = jobs.Job.step
+    with database.transaction() as tx:
+        identifier = importing.start(tx, "register.xlsx", lines(60), None)
+    for _ in range(2 * jobs.ATTEMPTS):
+        monkeypatch.setattr(jobs.Job, "step", Steps(1, "after the commit", real).method())
+        with pytest.raises(Killed):
+            jobs.work_once(database, "dies")
+        expire(database)
+    monkeypatch.setattr(jobs.Job, "step", real)
+    jobs.work_once(database, "comes through")
+    assert look(database, identifier).state == "SUCCEEDED"
+
+
+def test_an_import_that_dies_at_one_batch_every_time_is_given_up(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = jobs.Job.step
+    with database.transaction() as tx:
+        identifier = importing.start(tx, "register.xlsx", lines(10), None)
+    for _ in range(jobs.ATTEMPTS):
+        monkeypatch.setattr(jobs.Job, "step", Steps(1, "before the commit", real).method())
+        with pytest.raises(Killed):
+            jobs.work_once(database, "dies")
+        expire(database)
+    jobs.work_once(database, "gives up")
+    done = look(database, identifier)
+    assert done.state == "FAILED"
+    assert "attempts" in done.error
+
+
 class Steps:
     """`Job.step` that dies at one of its calls."""
 
-    def __init__(self, at: int, when: str):
-        self.left, self.when, self.real = at, when, jobs.Job.step
+    def __init__(self, at: int, when: str, real: Any = None):
+        self.left, self.when, self.real = at, when, real or jobs.Job.step
 
-    def step(self, job: jobs.Job) -> contextlib.AbstractContextManager[Transaction]:
+    def method(self) -> Callable[[jobs.Job], contextlib.AbstractContextManager[Transaction]]:
         @contextlib.contextmanager
-        def dying() -> Iterator[Transaction]:
+        def dying(job: jobs.Job) -> Iterator[Transaction]:
             self.left -= 1
             with self.real(job) as tx:
                 yield tx
@@ -450,7 +492,11 @@ class Steps:
             if self.left == 0:
                 raise Killed
 
-        return dying()
+        return dying
+
+
+def told(database: Database, count: int) -> bool:
+    return len(events(database)) >= count
 
 
 def expire(database: Database) -> None:
@@ -463,13 +509,14 @@ def test_an_import_survives_kill_9(database: Database) -> None:
     with database.transaction() as tx:
         identifier = importing.start(tx, "register.xlsx", lines(600), None)
     program = (
-        "from services.chassis.db import Database; from services.chassis.jobs import work_once; from services.residents import importing, jobs;"
+        "from services.chassis.db import Database; from services.chassis.jobs import work_once;"
+        "from services.residents import importing, jobs;"
         f"importing.BATCH = 40; work_once(Database('residents', {database.url!r}), 'dies')"
     )
     checkpoints = []
     for after in (2, 9, 17):
         with subprocess.Popen([sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}) as process:
-            eventually(lambda reached=after: len(events(database)) >= reached, within=60)
+            eventually(partial(told, database, after), within=60)
             process.kill()
         checkpoints.append(rows(database, "SELECT progress->'next' FROM operations")[0][0])
         expire(database)

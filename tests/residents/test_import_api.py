@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from io import BytesIO
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -37,8 +38,8 @@ class Group:
             pass
         posts = rows(
             database,
-            "SELECT p.staff_id, p.role, lower(n.kind), n.id FROM posts p JOIN dir_nodes n ON n.id = p.node_id JOIN groups g ON g.id = p.group_id"
-            " WHERE g.name = %s",
+            "SELECT p.staff_id, p.role, lower(n.kind), n.id FROM posts p JOIN dir_nodes n ON n.id = p.node_id"
+            " JOIN groups g ON g.id = p.group_id WHERE g.name = %s",
             self.name,
         )
         callers = {role: Caller("staff", who, (Grant(role, level, node),)) for who, role, level, node in posts}
@@ -83,7 +84,7 @@ def test_the_report_of_refused_rows_is_corrected_and_imported_again(api: Api, gr
     caller, code = group.operations, group.code
     units = [make.unit("1", 项目编号=code), make.unit("2", 项目编号=code, 建筑面积=-2)]
     owners = [
-        make.owner("1", 1, 项目编号=code, 业主姓名="=1+1张"),
+        make.owner("1", 1, 项目编号=code),
         make.owner("2", 2, 项目编号=code),
         make.owner("1", 3, 项目编号=code, 产权份额="120%"),
     ]
@@ -164,7 +165,8 @@ def test_list_imports_shows_those_of_the_group_newest_first(
 def test_the_role_must_be_held_at_the_group(api: Api, group: Group) -> None:
     owner = Caller("people", uuid4(), (Grant("OWNER", "unit", uuid4(), uuid4()),))
     for who, why in ((group.archivist, "GROUP_ROLE_REQUIRED"), (group.technician, "ROLE_REQUIRED"), (owner, "ROLE_REQUIRED")):
-        for rpc, fields in (("StartImport", {"filename": "a.xlsx", "content": make.workbook()}), ("ListImports", {})):
+        calls: dict[str, dict[str, Any]] = {"StartImport": {"filename": "a.xlsx", "content": make.workbook()}, "ListImports": {}}
+        for rpc, fields in calls.items():
             with pytest.raises(Refused) as refused:
                 api.call(who, rpc, **fields)
             assert (refused.value.http, refused.value.reason) == (403, why)
@@ -183,16 +185,16 @@ def test_what_is_no_register_is_refused_at_once(api: Api, group: Group, content:
     assert len(api.call(caller, "ListImports").imports) == before
 
 
-def test_an_empty_or_huge_file_and_a_nameless_one_are_refused(api: Api, group: Group) -> None:
-    caller = group.operations
-    for wrong, field in (
-        ({"content": b""}, "content"),
-        ({"content": b"x" * (32 * 1024 * 1024 + 1)}, "content"),
-        ({"filename": ""}, "filename"),
-    ):
-        with pytest.raises(Refused) as refused:
-            api.call(caller, "StartImport", **({"filename": "a.xlsx", "content": make.workbook()} | wrong))
-        assert (refused.value.http, refused.value.fields) == (400, {field})
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("content", b""), ("content", b"x" * (32 * 1024 * 1024 + 1)), ("filename", "")],
+    ids=["empty", "huge", "nameless"],
+)
+def test_an_empty_or_huge_file_and_a_nameless_one_are_refused(api: Api, group: Group, field: str, value: bytes | str) -> None:
+    fields: dict[str, Any] = {"filename": "a.xlsx", "content": make.workbook()} | {field: value}
+    with pytest.raises(Refused) as refused:
+        api.call(group.operations, "StartImport", **fields)
+    assert (refused.value.http, refused.value.fields) == (400, {field})
 
 
 def test_the_same_request_id_starts_one_import(api: Api, group: Group) -> None:

@@ -25,6 +25,7 @@ WAY = ("REPORTED", "TAKEN", "ON_SITE", "DONE", "ACCEPTED", "FILED")
 class Desk:
     """An estate with its people, and what they do with repairs."""
 
+    server: Server
     api: Api
     database: Database
     tree: Tree
@@ -103,19 +104,20 @@ def instant(stamp: Any) -> datetime:
 
 
 @pytest.fixture(scope="session")
-def work_orders(database_of: Databases, serving_of: Callable[[str], tuple[Server, Api]]) -> tuple[Database, Api]:
-    return database_of("work_orders"), serving_of("work_orders")[1]
+def work_orders(database_of: Databases, serving_of: Callable[[str], tuple[Server, Api]]) -> tuple[Server, Api, Database]:
+    database = database_of("work_orders")
+    return *serving_of("work_orders"), database
 
 
 @pytest.fixture
-def desk(work_orders: tuple[Database, Api]) -> Desk:
+def desk(work_orders: tuple[Server, Api, Database]) -> Desk:
     """An estate of the test's own."""
-    database, api = work_orders
-    return Desk(api, database, a_tree(database))
+    server, api, database = work_orders
+    return Desk(server, api, database, a_tree(database))
 
 
 @pytest.fixture
-def elsewhere(work_orders: tuple[Database, Api]) -> Desk:
+def elsewhere(work_orders: tuple[Server, Api, Database]) -> Desk:
     """Another estate, of another group."""
-    database, api = work_orders
-    return Desk(api, database, a_tree(database))
+    server, api, database = work_orders
+    return Desk(server, api, database, a_tree(database))

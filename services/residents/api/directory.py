@@ -24,7 +24,7 @@ def list_entries(request: pb.ListEntriesRequest, tx: Transaction) -> pb.ListEntr
 
 
 def _from_tables(request: pb.ListEntriesRequest, tx: Transaction, table: str, after: str) -> pb.ListEntriesResponse:
-    """Nodes, memberships and posts, in the order of their ids: what is added meanwhile comes by event as well."""
+    """Every kind of entry, in the order of their ids: what is added meanwhile comes by event as well."""
     size = min(request.page_size or PAGE, LARGEST_PAGE)
     reply = pb.ListEntriesResponse()
     tables = list(_TABLES)
@@ -103,6 +103,20 @@ def _post(row: tuple[Any, ...]) -> pb.DirectoryEntry:
     return pb.DirectoryEntry(id=str(identifier), version=version, deleted=deleted, post=post)
 
 
+def _shift(row: tuple[Any, ...]) -> pb.DirectoryEntry:
+    identifier, version, deleted, staff, role, estate, early, starts_at, ends_at = row
+    shift = pb.DirectoryEntry.Shift(
+        staff_id=str(staff), role=role, estate_id=str(estate), early_shift=early, start_time=stamp(starts_at), end_time=stamp(ends_at)
+    )
+    return pb.DirectoryEntry(id=str(identifier), version=version, deleted=deleted, shift=shift)
+
+
+def _absence(row: tuple[Any, ...]) -> pb.DirectoryEntry:
+    identifier, version, deleted, staff, deputy, starts_at, ends_at = row
+    absence = pb.DirectoryEntry.Absence(staff_id=str(staff), deputy_id=_text(deputy), start_time=stamp(starts_at), end_time=stamp(ends_at))
+    return pb.DirectoryEntry(id=str(identifier), version=version, deleted=deleted, absence=absence)
+
+
 _TABLES: dict[str, tuple[str, Any]] = {
     "nodes": (
         "kind, parent_id, code, name, estate_id, company_id, group_id, zone, property_type, has_committee, taken_over, occupancy,"
@@ -111,4 +125,6 @@ _TABLES: dict[str, tuple[str, Any]] = {
     ),
     "members": ("person_id, unit_id, estate_id, kind, starts_at, ends_at", _membership),
     "posts": ("staff_id, role, node_id, starts_at, ends_at", _post),
+    "shifts": ("staff_id, role, estate_id, early_shift, starts_at, ends_at", _shift),
+    "absences": ("staff_id, deputy_id, starts_at, ends_at", _absence),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
@@ -79,7 +80,13 @@ def get_follow_up_rates(request: pb.GetFollowUpRatesRequest, tx: Transaction) ->
         rate = reached / (orders - out) if orders > out else 1.0
         target = tx.terms().number(kind.target)
         reply.rates.add(
-            **{"class": pb.FollowUp.Class.Value(kind)}, orders=orders, valid=reached, excused=out, rate=rate, target=target, met=rate >= target
+            **{"class": pb.FollowUp.Class.Value(kind)},
+            orders=orders,
+            valid=reached,
+            excused=out,
+            rate=rate,
+            target=target,
+            met=rate >= target,
         )
     return reply
 
@@ -89,14 +96,14 @@ def message(follow_up: FollowUp) -> pb.FollowUp:
     reply = pb.FollowUp(
         name=follow_up.subject,
         number=follow_up.number,
-        state=pb.FollowUp.State.Value(follow_up.state),
+        state=follow_up.state,
         etag=follow_up.etag,
         repair=f"estates/{follow_up.estate_code}/repairs/{follow_up.repair_id}",
         repair_number=follow_up.repair_number,
         round=follow_up.round,
         due_time=stamp(follow_up.due_at),
         clocks=clock_messages(follow_up),
-        **{"class": pb.FollowUp.Class.Value(follow_up.follow_up_class)},
+        **cast(Any, {"class": follow_up.follow_up_class}),
     )
     for attempt in follow_up.attempts:
         reply.attempts.add(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -11,7 +12,7 @@ from services.chassis.db import Transaction
 from services.chassis.errors import Conflict, InvalidInput, NotFound, Violation
 from services.chassis.lifecycle import Case, history
 from services.chassis.names import PAGE, amount, identifier, instant, last, money, page_after, page_token, stamp
-from services.work_orders import rotation
+from services.work_orders import recurrence, rotation
 from services.work_orders.followups import FollowUp
 from services.work_orders.repairs import Repair
 from steward.work_orders.v1 import repairs_pb2 as pb
@@ -26,10 +27,11 @@ def report_repair(request: pb.ReportRepairRequest, tx: Transaction) -> pb.Repair
         what = [Violation("repair.contact_phone", "is required when staff take in a report")]
         raise InvalidInput("a telephone to reach the reporter is missing", rule="REP-03", violations=what)
     channel = asked.channel or (pb.Repair.APP if resident else pb.Repair.FRONT_DESK)
+    category = pb.Repair.Category.Name(asked.category)
     repair = Repair.report(
         tx.act(),
         one_estate(tx),
-        category=pb.Repair.Category.Name(asked.category),
+        category=category,
         description=asked.description,
         channel=pb.Repair.Channel.Name(channel),
         unit_id=unit_id,
@@ -41,7 +43,9 @@ def report_repair(request: pb.ReportRepairRequest, tx: Transaction) -> pb.Repair
         contact_phone=asked.contact_phone,
         appointment_at=instant(asked, "appointment_time"),
         expected_by=instant(asked, "expected_by"),
+        recurs_id=recurrence.earlier(tx, one_estate(tx).id, unit_id, asked.location, category, tx.now),
     )
+    recurrence.hint(tx, repair)
     repair.number_in(tx, one_estate(tx).zone)
     tx.add(repair)
     tx.prepare()
@@ -116,7 +120,8 @@ def arrive_repair(request: pb.ArriveRepairRequest, tx: Transaction) -> pb.Repair
 def charge_repair(request: pb.ChargeRepairRequest, tx: Transaction) -> pb.Repair:
     repair = tx.get(Repair, last(request.name), request.etag)
     asked = request.charge
-    repair.charge(tx.act(), asked.item, asked.quantity, amount(asked.unit_price, "charge.unit_price"), asked.reason)
+    price = amount(asked.unit_price, "charge.unit_price")
+    repair.charge(tx.act(), asked.item, asked.quantity, price, asked.reason, request.override_reason)
     return message(repair)
 
 
@@ -216,18 +221,52 @@ def replan_repair(request: pb.ReplanRepairRequest, tx: Transaction) -> pb.Repair
     return message(repair)
 
 
+def correct_repair(request: pb.CorrectRepairRequest, tx: Transaction) -> pb.Repair:
+    repair = tx.get(Repair, last(request.name), request.etag)
+    given = [field for field in ("location", "urgent", "contact_phone") if request.HasField(field)]
+    corrections: dict[str, Any] = {field: getattr(request, field) for field in given}
+    if request.HasField("category"):
+        corrections["category"] = pb.Repair.Category.Name(request.category)
+    if request.HasField("unit"):
+        corrections |= {"unit": request.unit, "unit_id": _unit(tx, request.unit, "unit") if request.unit else None}
+    if corrections.keys() & {"unit", "location", "category"}:
+        place = {name: corrections.get(name, getattr(repair, name)) for name in ("unit_id", "location", "category")}
+        corrections["recurs_id"] = recurrence.earlier(tx, repair.estate_id, **place, reported_at=repair.reported_at)
+    recurred = repair.recurs_id
+    repair.correct(tx.act(request.reason), corrections)
+    if repair.recurs_id != recurred:
+        recurrence.hint(tx, repair)
+    return message(repair)
+
+
+def merge_repair(request: pb.MergeRepairRequest, tx: Transaction) -> pb.Repair:
+    own, other = last(request.name), last(request.duplicate_of)
+    if own == other:
+        tx.get(Repair, own, request.etag)
+        what = [Violation("duplicate_of", "is the order itself")]
+        raise InvalidInput("an order is no duplicate of itself", reason="DUPLICATE_OF_ITSELF", violations=what)
+    one_estate(tx)
+    found = {
+        name: tx.get(Repair, name, request.etag if name == own else "") for name in sorted((own, other))
+    }  # always locked in this order
+    repair, survivor = found[own], found[other]
+    repair.merge(tx.act(), survivor)
+    survivor.absorb(tx.act(), repair, [line for line in history(tx, repair) if line.action in ("comment", "urge")])
+    return message(repair)
+
+
 def message(repair: Repair) -> pb.Repair:
     """The resource as callers see it."""
     reply = pb.Repair(
         name=repair.subject,
         number=repair.number,
-        state=pb.Repair.State.Value(repair.state),
+        state=repair.state,
         etag=repair.etag,
         unit=repair.unit,
         location=repair.location,
-        category=pb.Repair.Category.Value(repair.category),
+        category=repair.category,
         description=repair.description,
-        channel=pb.Repair.Channel.Value(repair.channel),
+        channel=repair.channel,
         urgent=repair.urgent,
         contact_phone=repair.contact_phone,
         reporter_name=repair.reporter_name,
@@ -248,6 +287,8 @@ def message(repair: Repair) -> pb.Repair:
         paused=repair.paused,
         pause_reason=repair.pause_reason,
         urge_count=repair.urge_count,
+        recurs=_name(repair, repair.recurs_id),
+        duplicate_of=_name(repair, repair.duplicate_of_id),
     )
     if repair.attitude is not None:
         reply.rating.CopyFrom(pb.Rating(attitude=repair.attitude, quality=repair.quality, comment=repair.rating_comment))
@@ -256,8 +297,7 @@ def message(repair: Repair) -> pb.Repair:
     if repair.charges:
         reply.charge_total.CopyFrom(money(repair.charge_total))
     if repair.consent_at is not None:
-        method = pb.Consent.Method.Value(repair.consent_method)
-        reply.consent.CopyFrom(pb.Consent(method=method, given_by=repair.consent_by, give_time=stamp(repair.consent_at)))
+        reply.consent.CopyFrom(pb.Consent(method=repair.consent_method, given_by=repair.consent_by, give_time=stamp(repair.consent_at)))
     reply.clocks.extend(clock_messages(repair))
     return reply
 
@@ -291,12 +331,17 @@ def _technician(tx: Transaction, name: str) -> UUID:
     return technician
 
 
-def _unit(tx: Transaction, number: str) -> UUID:
+def _name(repair: Repair, other: UUID | None) -> str:
+    """Another order of the same estate, by its resource name."""
+    return f"estates/{repair.estate_code}/{Repair.COLLECTION}/{other}" if other else ""
+
+
+def _unit(tx: Transaction, number: str, field: str = "repair.unit") -> UUID:
     try:
         return directory.unit_by_number(tx, one_estate(tx), number).id
     except NotFound:
-        raise _bad_unit("is not a unit of this estate") from None
+        raise _bad_unit("is not a unit of this estate", field) from None
 
 
-def _bad_unit(why: str) -> InvalidInput:
-    return InvalidInput(f"the unit {why}", reason="UNIT_NOT_FOUND", rule="REP-03", violations=[Violation("repair.unit", why)])
+def _bad_unit(why: str, field: str = "repair.unit") -> InvalidInput:
+    return InvalidInput(f"the unit {why}", reason="UNIT_NOT_FOUND", rule="REP-03", violations=[Violation(field, why)])

@@ -132,7 +132,19 @@ def upgrade() -> None:
     for table in ("events", "clocks"):
         protect(table)
     protect("history", append_only=True)
-    for table in ("business_time", "relay_state", "inbox", "operations", "numbers", "policy_overrides", "dead_letters", "dir_nodes", "dir_members", "dir_posts", "dir_state"):
+    for table in (
+        "business_time",
+        "relay_state",
+        "inbox",
+        "operations",
+        "numbers",
+        "policy_overrides",
+        "dead_letters",
+        "dir_nodes",
+        "dir_members",
+        "dir_posts",
+        "dir_state",
+    ):
         protect(table, scoped=False)
     protect("idempotency", scoped=False)
     op.execute(

@@ -71,7 +71,9 @@ class Probe(Case, Base):
         return cls.owner_id, cls.unit_id
 
     @classmethod
-    def create(cls, act: Act, estate: Estate, title: str, *, owner_id: UUID | None = None, unit_id: UUID | None = None, in_hours: bool = False) -> Probe:
+    def create(
+        cls, act: Act, estate: Estate, title: str, *, owner_id: UUID | None = None, unit_id: UUID | None = None, in_hours: bool = False
+    ) -> Probe:
         probe = cls(
             id=new_id(), group_id=estate.group_id, company_id=estate.company_id, estate_id=estate.id, estate_code=estate.code, version=0,
             event_count=0, created_at=act.now, updated_at=act.now, number=None, title=title, owner_id=owner_id, unit_id=unit_id, effort=0,
