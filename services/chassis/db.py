@@ -390,6 +390,8 @@ def _translated() -> Iterator[None]:
         state = getattr(original, "pgcode", None)
         if state in RETRIED:
             raise Unavailable("the transaction must be run again", reason="TRANSACTION_RETRY", retry_after=1) from error
+        if state and state.startswith("22"):  # data_exception: a value no rule has caught and no column can hold
+            raise InvalidInput("a value cannot be stored", reason="VALUE_REFUSED") from error
         if state == "55P03":
             raise Unavailable("somebody else is changing the same thing", reason="LOCKED", retry_after=1) from error
         if state == "57014":

@@ -17,7 +17,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.chassis.access import Grant
 from services.chassis.db import Transaction
-from services.chassis.errors import NotFound
+from services.chassis.errors import InvalidInput, NotFound, Violation
 from services.chassis.reactions import Event, on
 from steward.options.v1 import options_pb2
 from steward.residents.v1 import directory_pb2 as pb
@@ -67,14 +67,37 @@ def estates(tx: Transaction) -> list[Estate]:
     return [Estate(*row) for row in tx.execute(_ESTATE + "true ORDER BY id")]
 
 
-def unit_by_number(tx: Transaction, estate: Estate, number: str) -> Unit:
-    """Raises NotFound(UNIT_NOT_FOUND)."""
+class UnknownUnit(InvalidInput):
+    """A request names a unit this copy does not know. The api asks residents once before the caller hears it."""
+
+    reason = "UNIT_NOT_FOUND"
+
+    def __init__(self, estate: Estate, number: str, field: str):
+        super().__init__(
+            f"{estate.name} has no unit {number}", rule="REP-03", violations=[Violation(field, "is not a unit of this estate")]
+        )
+        self.asks = pb.LookUpRequest(estate_code=estate.code, unit=number)
+
+
+class UnknownEstate(NotFound):
+    """The same for an estate."""
+
+    reason = "ESTATE_NOT_FOUND"
+
+    def __init__(self, code: str, *, asked: bool):
+        """`asked`: the copy knows it; the caller may not see it, and hears the same."""
+        super().__init__(f"there is no estate {code} that you may see")
+        self.asks = None if asked else pb.LookUpRequest(estate_code=code)
+
+
+def unit_by_number(tx: Transaction, estate: Estate, number: str, field: str) -> Unit:
+    """The unit a request names in `field`. Raises UnknownUnit."""
     rows = tx.execute(
         "SELECT id, code, estate_id FROM dir_nodes WHERE estate_id = %s AND code = %s AND kind = 'UNIT' AND NOT deleted",
         (estate.id, number),
     )
     if not rows:
-        raise NotFound(f"{estate.name} has no unit {number}", reason="UNIT_NOT_FOUND")
+        raise UnknownUnit(estate, number, field)
     return Unit(*rows[0])
 
 

@@ -79,7 +79,7 @@ class Duty:
             raise ValueError(f"the rule of {self.name} says the days alone: not {wrong}")
         if self.opens < timedelta(0):
             raise ValueError(f"{self.name} opens before it is due")
-        next_due(self.recurrence(Terms()), Terms().zone, datetime.now(UTC))  # a rule that never comes is refused here
+        next_due(self.recurrence(Terms()), Terms().zone, ANCHOR.replace(tzinfo=UTC))  # a rule that never comes is refused here
 
     def recurrence(self, terms: Terms) -> str:
         """The whole rule for an estate, with its time of day."""
@@ -245,6 +245,8 @@ def plan(database: Database) -> int:
     with database.transaction() as tx:
         known = {(row[0], row[1]): row[2] for row in tx.execute("SELECT estate_id, duty, recurrence FROM duties")}
         estates = directory.estates(tx)
+        if not estates:  # a copy of the register that is not there yet says nothing about who has gone
+            return 0
         for estate in estates:
             terms = database.policies.terms(tx, estate)
             for duty in declared.values():

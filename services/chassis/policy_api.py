@@ -26,6 +26,7 @@ from services.chassis.db import Database, Transaction
 from services.chassis.errors import Forbidden, InvalidInput, NotFound, Unavailable, Violation
 from services.chassis.names import page_position, page_token, stamp
 from services.chassis.policies import HOLIDAYS, HOURS, MAX_AGE, Overrides, Policy, Terms, Value, policies_of, read_overrides, terms_of
+from steward.chassis.v1 import events_pb2
 from steward.chassis.v1 import policies_pb2 as pb
 from steward.options.v1 import options_pb2
 
@@ -306,7 +307,7 @@ def _change(tx: Transaction, node: Node, policy: Policy, value: Value | None, re
             reason, str(tx.principal), tx.now, tx.request_id, operation,
         ),
     )[0][0]  # fmt: skip
-    happened = pb.PolicyChanged(policy=policy.key, node=node.name, old_value=_any(old), new_value=_any(new), reset=value is None)
+    happened = events_pb2.PolicyChanged(policy=policy.key, node=node.name, old_value=_any(old), new_value=_any(new), reset=value is None)
     subject = f"services/{tx.service}/policies/{policy.key}"
     events.append(
         tx,

@@ -40,6 +40,7 @@ from services.chassis.errors import Forbidden, InvalidInput, NotFound, StewardEr
 from services.chassis.policy_api import Node, node_named
 from services.chassis.settings import Settings, settings
 from steward.chassis.v1 import business_time_pb2, policies_pb2
+from steward.residents.v1.directory_pb2 import LookUpRequest, LookUpResponse
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +133,12 @@ class Recent:
             self._answers[key] = (time.monotonic() + self._seconds, answer)
         return answer
 
+    def first(self, key: Any) -> bool:
+        """Whether this is the first time within the seconds that the key is asked for."""
+        known = self._answers.get(key)
+        self.get(key, lambda: True)
+        return known is None or known[0] <= time.monotonic()
+
 
 class Guard:
     """Decides who calls and what of the data the call may touch."""
@@ -181,7 +188,7 @@ class Guard:
             return scope, None
         estate = self._estates.get((database.service, code), lambda: self._estate(database, code, timeout))
         if estate is None or not covers(scope, estate=estate.id, company=estate.company_id, group=estate.group_id):
-            raise NotFound(f"there is no estate {code} that you may see", reason="ESTATE_NOT_FOUND")
+            raise directory.UnknownEstate(code, asked=estate is not None)
         return replace(scope, groups=frozenset(), companies=frozenset(), estates=frozenset({estate.id})), estate
 
     def _at_node(self, scope: Scope, name: str, database: Database, timeout: float) -> Scope:
@@ -245,6 +252,7 @@ class Server:
         self.databases = {service: Database(service, self.config.database(service)) for service in services}
         self.operations = [operation for service in services for operation in operations(service)] + mounted()
         self._guard = Guard(self.config)
+        self._asked, self._residents = Recent(), Client("residents", self.config)
         self._validator = Validator()
         self.draining = False
         self._grpc = grpc.server(
@@ -279,10 +287,10 @@ class Server:
 
     def start(self) -> int:
         """Listens, and returns the port."""
-        port = self._grpc.add_insecure_port(f"{self.config.bind}:{self.config.grpc_port}")
+        self.port = self._grpc.add_insecure_port(f"{self.config.bind}:{self.config.grpc_port}")
         self._grpc.start()
         self.health.set("", health_pb2.HealthCheckResponse.SERVING)
-        return port
+        return self.port
 
     def stop(self, grace: float = 10) -> None:
         """Finishes what is being worked on, takes nothing new."""
@@ -334,6 +342,24 @@ class Server:
         return handle
 
     def _call(self, operation: Operation, request: Any, context: grpc.ServicerContext) -> bytes:
+        try:
+            return self._once(operation, request, context)
+        except (directory.UnknownUnit, directory.UnknownEstate) as unknown:
+            if not self._learned(operation.service, unknown.asks):
+                raise
+        return self._once(operation, request, context)
+
+    def _learned(self, service: str, asks: LookUpRequest | None) -> bool:
+        """Asks residents once, outside any transaction, about what the copy does not know. Raises Unavailable when it is down."""
+        if asks is None or service not in self.databases or service == "residents" or "residents" not in self.config.addresses:
+            return False
+        if not self._asked.first((service, asks.estate_code, asks.unit)):
+            return False
+        reply = self._residents.call("Directory", "LookUp", asks, LookUpResponse.DESCRIPTOR, timeout=1.0)
+        with self.databases[service].transaction() as tx:
+            return directory.apply(tx, reply.entries) > 0
+
+    def _once(self, operation: Operation, request: Any, context: grpc.ServicerContext) -> bytes:
         metadata = {str(k): str(v) for k, v in context.invocation_metadata()}
         timeout = context.time_remaining() or 0.0
         principal = self._guard.principal(operation, metadata)
@@ -342,7 +368,7 @@ class Server:
         violations = self._violations(request)
         request_id: str = getattr(request, "request_id", "")
         key = None
-        if request_id and not operation.reads:
+        if request_id and not operation.reads and "\x00" not in request_id:  # that is among the violations
             key = Key(operation.method.name, request_id, request.SerializeToString(deterministic=True))
         with database.transaction(principal, scope, key=key, timeout=timeout, read_only=operation.reads) as tx:
             if tx.replay is not None:

@@ -93,8 +93,6 @@ def start(folder: Path, *, import_register: bool) -> int:
             signal.signal(number, signal.SIG_IGN)  # each step of stopping has a bound of its own
         if platform is not None:
             platform.say("Stopping Steward …")
-            platform.stop()
-            record_file(platform.state).unlink(missing_ok=True)
             platform.close()
             platform.say("Stopped.")
 

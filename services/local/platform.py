@@ -88,6 +88,7 @@ class Platform:
         self._keepers: dict[str, Keeper] = {}
         self._commands: set[subprocess.Popen[bytes]] = set()
         self._changing = threading.Lock()
+        self._closed = False
 
     def __enter__(self) -> Platform:
         return self
@@ -176,8 +177,9 @@ class Platform:
                 self.keep(next(program for program in (self.postgres.program(), *self.rabbitmq.programs()) if program.name == name))
 
     def keep(self, program: Program) -> None:
-        """Starts a program and keeps it running until `stop`. Does nothing when it is kept already."""
+        """Starts a program and keeps it running until `stop`. Does nothing when it is kept already. Raises Failed after `close`."""
         with self._changing:
+            self._refuse_when_closed()
             if program.name not in self._keepers:
                 keeper = Keeper(program, self.state, self.say)
                 self._keepers[program.name] = keeper
@@ -203,8 +205,10 @@ class Platform:
         program = Program(name, argv, environment)
         log = self.log(name)
         folder = self.state.folder("processes")
-        process = launch(program, log, capture=True)
-        self._commands.add(process)
+        with self._changing:
+            self._refuse_when_closed()
+            process = launch(program, log, capture=True)
+            self._commands.add(process)
         Record.of(name, process.pid, program.order, program.stop).write(folder)
         try:
             output, _ = process.communicate(timeout=seconds)
@@ -214,7 +218,8 @@ class Platform:
             if process.poll() is None:
                 process.kill()
                 reap(process)
-            self._commands.discard(process)
+            with self._changing:
+                self._commands.discard(process)
             (folder / f"{name}.json").unlink(missing_ok=True)
         if process.returncode != 0:
             raise Failed(f"{name} {ended(process.returncode)}; the end of {log}:\n{last_lines(log)}")
@@ -228,10 +233,10 @@ class Platform:
 
     def stop(self, *names: str) -> None:
         """Stops these, or everything, and waits until they are gone. `start` starts them again."""
-        if not names:
-            for command in tuple(self._commands):  # of another thread that is still starting things
-                command.kill()
         with self._changing:
+            if not names:
+                for command in self._commands:  # of another thread that is still starting things
+                    command.kill()
             stopping = [self._keepers.pop(name) for name in names or tuple(self._keepers)]
         for order in sorted({keeper.program.order for keeper in stopping}):
             together = [keeper for keeper in stopping if keeper.program.order == order]
@@ -241,10 +246,22 @@ class Platform:
                 keeper.wait_stopped()
 
     def close(self) -> None:
-        """Stops everything and lets go of the folder."""
+        """Stops everything and lets go of the folder; nothing can be started any more, not even by a thread that is still about to."""
+        with self._changing:
+            if self._closed:
+                return
+            self._closed = True
         self.stop()
         self.postgres.forget_socket()
+        folder = self.state.folder("processes")
+        for record in records.records(folder):
+            if record.pid == os.getpid() or not record.alive():
+                (folder / f"{record.name}.json").unlink(missing_ok=True)
         self.state.unlock()
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise Failed("the platform is being stopped")
 
     def _program(self, part: plan.Part) -> Program:
         http_port = self.ports[f"{part.name}.http"]

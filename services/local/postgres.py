@@ -74,16 +74,12 @@ class Postgres:
         account.give(password)
         options = ["--username=postgres", f"--pwfile={password}", "--auth=scram-sha-256", "--encoding=UTF8", "--locale-provider=builtin"]
         command = [*account.prefix, str(self.binaries / "initdb"), f"--pgdata={fresh}", "--locale=C.UTF-8", "--no-instructions", *options]
-        made = subprocess.run(  # noqa: S603 - the wheel's initdb
-            command,
-            check=False,
-            env=_environment(),
-            text=True,
-            capture_output=True,
-            cwd=self._folder,
-            timeout=120,
-        )
-        password.unlink()
+        try:
+            made = subprocess.run(  # noqa: S603 - the wheel's initdb
+                command, check=False, env=_environment(), text=True, capture_output=True, cwd=self._folder, timeout=120
+            )
+        finally:
+            password.unlink()
         if made.returncode != 0:
             raise CannotRun(f"initdb: {made.stderr.strip() or made.stdout.strip()}")
         fresh.replace(self._data)
@@ -181,9 +177,9 @@ class Postgres:
         for lock in (self._data / "postmaster.pid", self.socket_folder / f"{_SOCKET}.lock"):
             if not lock.exists():
                 continue
-            pid = int(lock.read_text().split("\n", 1)[0])
+            pid = lock.read_text().partition("\n")[0].strip()
             command = Path(f"/proc/{pid}/cmdline")
-            if command.exists() and str(self._data).encode() not in command.read_bytes():
+            if not pid.isdigit() or (command.exists() and str(self._data).encode() not in command.read_bytes()):
                 lock.unlink()
 
 

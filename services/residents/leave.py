@@ -72,7 +72,7 @@ def record(
     if _away(tx, person.id, starts_at, ends_at):
         raise Conflict("a leave at that time is recorded already", reason="LEAVE_OVERLAPS")
     if deputy_id is not None:
-        _fit(tx, person.id, deputy_id, starts_at, ends_at)
+        _fit(tx, person.id, deputy_id, max(starts_at, act.now))
     leave = Leave(
         id=new_id(), group_id=person.group_id, company_id=person.company_id, estate_id=person.estate_id, version=1, created_at=act.now,
         updated_at=act.now, staff_id=person.id, deputy_id=deputy_id, kind=kind, starts_at=starts_at, ends_at=ends_at,
@@ -164,13 +164,13 @@ def _away(tx: Transaction, staff_id: UUID, starts_at: datetime, ends_at: datetim
     return bool(rows)
 
 
-def _fit(tx: Transaction, staff_id: UUID, deputy_id: UUID, starts_at: datetime, ends_at: datetime | None) -> None:
-    """A colleague of the same node who is there meanwhile; nobody gives himself another's roles."""
+def _fit(tx: Transaction, staff_id: UUID, deputy_id: UUID, begins: datetime) -> None:
+    """A colleague of the same node who is there when it begins; nobody gives himself another's roles."""
     if tx.principal.kind == "staff" and tx.principal.id == str(deputy_id):
         raise Forbidden("nobody makes himself a deputy", reason="OWN_DEPUTY", rule="ORG-06")
     nodes = {node for _, node in standing_posts(tx, staff_id)}
     if deputy_id == staff_id or not nodes & {node for _, node in standing_posts(tx, deputy_id)}:
         what = [Violation("leave.deputy", "must be a colleague with a post at the same node")]
         raise InvalidInput("that is no deputy for him", reason="DEPUTY_UNFIT", violations=what)
-    if _away(tx, deputy_id, starts_at, ends_at):
-        raise Conflict("the deputy is on leave himself at that time", reason="DEPUTY_ON_LEAVE")
+    if _away(tx, deputy_id, begins, begins + timedelta(seconds=1)):
+        raise Conflict("the deputy is on leave himself when it begins", reason="DEPUTY_ON_LEAVE")

@@ -43,7 +43,7 @@ def retire(tx: Transaction, act: Act, person: Staff, successor_id: UUID | None =
     rosters.lock(tx, person.id)
     standing = standing_posts(tx, person.id)
     decides_on(tx, standing)
-    taken_over = _takes_over(tx, standing, successor_id) if successor_id else []
+    taken_over = _takes_over(tx, person, standing, successor_id) if successor_id else []
     ended = _end_posts(tx, act, person)
     person.correct(act, state="LEFT", retired_at=act.now)
     keep_history(tx, [person], act.reason)
@@ -62,12 +62,12 @@ def retire(tx: Transaction, act: Act, person: Staff, successor_id: UUID | None =
     append(tx, Happened("staff", person.id, person.version, f"staff/{person.id}", retired, act.now, *place))
 
 
-def _takes_over(tx: Transaction, standing: list[tuple[str, UUID]], successor_id: UUID) -> list[tuple[str, UUID]]:
+def _takes_over(tx: Transaction, person: Staff, standing: list[tuple[str, UUID]], successor_id: UUID) -> list[tuple[str, UUID]]:
     """The successor's posts in the same roles, at the same nodes or above. Raises InvalidInput(SUCCESSOR_UNFIT) when there is none."""
     above = lineage(tx, (node for _, node in standing))
     wanted = {(role, upper) for role, node in standing for upper in above.get(node, ())}
     found = [post for post in standing_posts(tx, successor_id) if post in wanted]
-    if not found:
+    if not found or successor_id == person.id:
         what = [Violation("successor", "must hold one of his roles at the same node or above")]
         raise InvalidInput("that is no successor for him", reason="SUCCESSOR_UNFIT", violations=what)
     return found

@@ -101,7 +101,7 @@ def test_no_request_however_senseless_is_a_500(
         callers[method.name] = allowed or ([INTERNAL] if rule.scope in ("INTERNAL", "PUBLIC") else [tree.technician, tree.owner])
 
     @given(st.data())
-    @settings(max_examples=150 if len(api.methods) > 10 else 60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    @settings(max_examples=250 if len(api.methods) > 10 else 60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
     def send(data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(sorted(api.methods)))
         who = data.draw(st.sampled_from(callers[name]))

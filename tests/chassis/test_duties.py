@@ -10,8 +10,9 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
+from prometheus_client import REGISTRY
 
-from services.chassis import clocks, duties
+from services.chassis import clocks, directory, duties
 from services.chassis.business_time import Walk
 from services.chassis.db import Database
 from services.chassis.duties import Duty, next_due
@@ -96,6 +97,28 @@ def test_it_is_missed_at_the_due_instant_and_told_up_the_ladder(watched: Databas
     told = published(watched, task)
     assert [(event.type, event.occurred_at) for event in told] == [("DutyOpened", at(23, 16, 30)), ("DutyMissed", at(23, 17))]
     assert told[0].data["role"] == "EARLY_SHIFT_CLERK"
+    assert told[0].data["assignees"] == [tree.staff["EARLY_SHIFT_CLERK"].name]
+
+
+def test_what_became_of_duties_is_counted(watched: Database) -> None:
+    def counted(result: str) -> float:
+        return REGISTRY.get_sample_value("steward_duties_total", {"service": "probe", "duty": CHECK.name, "result": result}) or 0.0
+
+    planned(watched, MONDAY)
+    before = counted("opened"), counted("missed")
+    run_at(watched, at(23, 16, 30))
+    assert (counted("opened"), counted("missed")) == (before[0] + 1, before[1])
+    run_at(watched, at(23, 17))
+    assert (counted("opened"), counted("missed")) == (before[0] + 1, before[1] + 1)
+
+
+def test_a_register_that_is_not_there_yet_takes_no_duty_away(watched: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = planned(watched, MONDAY)
+    with monkeypatch.context() as patch:
+        patch.setattr(directory, "estates", lambda tx: [])
+        assert duties.plan(watched) == 0
+    run_at(watched, at(23, 16, 30))
+    assert len(tasks(watched, tree)) == 1
 
 
 def test_after_downtime_every_missed_occurrence_is_opened_in_order_and_dated_as_it_should_have_been(watched: Database) -> None:

@@ -239,7 +239,11 @@ def test_shuffled_and_doubled_shifts_and_absences_put_the_same_people_on_duty(da
 
     def seen() -> tuple[list[tuple[Any, ...]], list[list[UUID]]]:
         with database.read() as tx:
-            rows = [row for table in ("dir_shifts", "dir_absences") for row in tx.execute(f"SELECT * FROM {table} WHERE id = ANY(%s::uuid[])", (ids,))]
+            rows = [
+                row
+                for table in ("dir_shifts", "dir_absences")
+                for row in tx.execute(f"SELECT * FROM {table} WHERE id = ANY(%s::uuid[])", (ids,))
+            ]
             return sorted(rows, key=str), [directory.on_duty(tx, "TECHNICIAN", tree.estate, at(23, hour)) for hour in range(24)]
 
     arrive(database, *entries)

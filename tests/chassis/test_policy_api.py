@@ -1034,6 +1034,41 @@ def test_the_whole_way_over_rest(rest: tuple[httpx.Client, dict[str, Caller]], d
     assert client.get("/v1/services/work_orders/policies", headers=pm).status_code == 400
 
 
+def test_the_process_of_long_operations_reckons_clocks_of_every_service_anew(
+    rest: tuple[httpx.Client, dict[str, Caller]], database_of: Databases
+) -> None:
+    client, people = rest
+    database = database_of("surveys")
+    tree = a_tree(database)
+    people["head"] = tree.staff["PROJECT_MANAGER"]
+    now, limit = business_now(database), 30 * MINUTE
+    with database.transaction(STAFF) as tx:
+        tx.session.add(
+            Clock(
+                id=uuid4(), group_id=tree.group_id, company_id=tree.company_id, estate_id=tree.estate_id, aggregate="survey", aggregate_id=uuid4(), subject="",
+                name="answer", number=None, handler=None, urgent=False, target=HOUR, policy=None, working=False, hours=None, warn=0.8, ladder=["A", "B"],
+                started_at=now, running_since=now, marks=[now + limit, now + HOUR, now + HOUR + 15 * MINUTE], next_at=now + limit, level=0, cancelled=False,
+            )
+        )  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'gen'}"}
+    process = subprocess.Popen([sys.executable, "-m", "services.chassis", "jobs", "surveys", "work_orders"], cwd=ROOT, env=environment)
+    try:
+        path, head = "/v1/services/surveys/policies/escalation.step", {"authorization": "Bearer head"}
+        assert client.post(f"{path}:set", json={"node": tree.parent, "value": 60, "reason": "haste"}, headers=head).status_code == 200
+
+        def changed() -> bool:
+            change = client.get(f"{path}/changes", params={"node": tree.parent}, headers=head).json()["changes"][0]
+            return change.get("clocks") == 1
+
+        eventually(changed, within=20, every=0.1)
+        with database.read() as tx:
+            marks = tx.execute("SELECT marks FROM clocks WHERE estate_id = %s", (tree.estate_id,))[0][0]
+        assert marks[1:] == [now + HOUR, now + HOUR + MINUTE]
+    finally:
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+
+
 def test_the_name_of_the_service_in_the_path_chooses_whose_policies_are_meant(
     rest: tuple[httpx.Client, dict[str, Caller]], database_of: Databases
 ) -> None:

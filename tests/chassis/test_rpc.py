@@ -297,6 +297,13 @@ def test_a_refused_command_leaves_its_key_free(api: Api, tree: Tree) -> None:
     assert api.call(tree.technician, "StartProbe", name=probe.name, effort=1, etag=probe.etag, request_id=key).state == "STARTED"
 
 
+def test_a_key_that_no_column_can_hold_is_bad_input(api: Api, tree: Tree) -> None:
+    probe = created(api, tree)
+    for rpc, fields in (("StartProbe", {"name": probe.name, "effort": 1}), ("CreateProbe", {"parent": tree.parent, "probe": {"title": "drip"}})):
+        answer = refusal(api, tree.technician, rpc, request_id="\x00", **fields)
+        assert (answer.http, answer.fields) == (400, {"request_id"})
+
+
 def test_what_the_request_brought_stands_in_event_and_history(api: Api, tree: Tree, database: Database) -> None:
     trace, key = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", str(uuid4())
     probe = api.call(tree.technician, "CreateProbe", trace=trace, parent=tree.parent, probe={"title": "drip"}, request_id=key)

@@ -122,11 +122,6 @@ class Stores:
         with self.channel() as channel:
             return channel.queue_declare(queue, passive=True).method.message_count
 
-    def unanswered(self, queue: str) -> int:
-        """Messages delivered and not answered yet."""
-        rows = json.loads(self.control("--formatter", "json", "list_queues", "name", "messages_unacknowledged"))
-        return next(row["messages_unacknowledged"] for row in rows if row["name"] == queue)
-
     def control(self, *arguments: str) -> str:
         return self.platform.rabbitmq.control("-q", "-p", "steward", *arguments)
 

@@ -27,7 +27,6 @@ from steward.residents.v1 import rosters_pb2 as pb
 from tests.rostered import post
 
 HOUR = timedelta(hours=1)
-FAR = "2000-01-01T00:00:00Z"
 
 
 @dataclass
@@ -83,7 +82,9 @@ class Office:
             return set(directory.on_duty(tx, role, self.tree.estate, at))
 
     def roster(self, from_day: int, to_day: int, **more: Any) -> list[tuple[str, datetime, datetime]]:
-        reply = self.call("TECHNICIAN", "ListShifts", parent=self.tree.parent, from_day=self.day(from_day), to_day=self.day(to_day), **more)
+        reply = self.call(
+            "PROJECT_MANAGER", "ListShifts", parent=self.tree.parent, from_day=self.day(from_day), to_day=self.day(to_day), **more
+        )
         return [(s.staff, instant(s.start_time), instant(s.end_time)) for s in reply.shifts]
 
 
@@ -154,7 +155,9 @@ def test_shifts_may_be_split_and_follow_each_other_but_not_overlap(office: Offic
     for start, end in ((8, 12), (14, 18), (12, 14)):
         office.plan(who, "TECHNICIAN", office.at(1, start), office.at(1, end))
     for start, end in ((11, 13), (8, 12), (7, 19), (9, 10), (17, 23)):
-        refusal = office.refused("PROJECT_MANAGER", "CreateShift", **office.shift(who, "TECHNICIAN", office.at(1, start), office.at(1, end)))
+        refusal = office.refused(
+            "PROJECT_MANAGER", "CreateShift", **office.shift(who, "TECHNICIAN", office.at(1, start), office.at(1, end))
+        )
         assert (refusal.http, refusal.reason) == (409, "SHIFT_OVERLAPS")
     assert len(office.roster(1, 1)) == 3
 
@@ -286,7 +289,9 @@ def test_a_shift_to_come_is_struck_out_and_one_that_runs_is_cut_short(office: Of
     assert office.refused("PROJECT_MANAGER", "DeleteShift", name=cut.name).fields == {"reason"}
     assert office.plan(who, "TECHNICIAN", office.at(2, 8), office.at(2, 16)).name != coming.name, "the time is free again"
     with office.database.read() as tx:
-        reasons = tx.execute("SELECT reason FROM corrections WHERE record = 'shifts' AND group_id = %s ORDER BY at", (office.tree.group_id,))
+        reasons = tx.execute(
+            "SELECT reason FROM corrections WHERE record = 'shifts' AND group_id = %s ORDER BY at", (office.tree.group_id,)
+        )
     assert reasons == [("改期",), ("临时有事",)]
 
 
@@ -438,7 +443,12 @@ def test_who_is_on_leave_is_not_put_on_the_roster(office: Office) -> None:
 
 def test_a_leave_that_cannot_be_is_refused(office: Office) -> None:
     who, now = office.tree.technician, datetime.now(UTC)
-    for start, end in ((now + HOUR, now), (now - 3 * HOUR, now - HOUR), (now - timedelta(days=40), None), (now + timedelta(days=500), None)):
+    for start, end in (
+        (now + HOUR, now),
+        (now - 3 * HOUR, now - HOUR),
+        (now - timedelta(days=40), None),
+        (now + timedelta(days=500), None),
+    ):
         refusal = office.refused("PROJECT_MANAGER", "RecordLeave", **office.leave(who, start, end))
         assert (refusal.http, refusal.reason) == (400, "INVALID_LEAVE")
     office.call("PROJECT_MANAGER", "RecordLeave", **office.leave(who, now + HOUR))
@@ -455,8 +465,7 @@ def test_a_leave_to_come_is_struck_out_and_an_open_one_gets_its_end(office: Offi
     assert office.call("PROJECT_MANAGER", "EndLeave", name=coming.name, reason="不休了").deleted
     opened = office.call("PROJECT_MANAGER", "RecordLeave", **office.leave(who, now - HOUR))
     until = (now + 3 * HOUR).replace(microsecond=0)
-    for wrong in (now - HOUR,):
-        assert office.refused("PROJECT_MANAGER", "EndLeave", name=opened.name, end_time=wrong).reason == "INVALID_LEAVE"
+    assert office.refused("PROJECT_MANAGER", "EndLeave", name=opened.name, end_time=now - HOUR).reason == "INVALID_LEAVE"
     ended = office.call("PROJECT_MANAGER", "EndLeave", name=opened.name, end_time=until)
     assert instant(ended.end_time) == until
     assert office.refused("PROJECT_MANAGER", "EndLeave", name=opened.name, end_time=until + HOUR).reason == "INVALID_LEAVE"
@@ -486,8 +495,8 @@ def test_a_deputy_is_a_colleague_of_the_same_node_who_is_there(office: Office, n
         refusal = office.refused("PROJECT_MANAGER", "RecordLeave", **office.leave(absent, now, deputy=unfit.name))
         assert (refusal.http, refusal.reason, refusal.fields) == (400, "DEPUTY_UNFIT", {"leave.deputy"})
     colleague = office.hire("TECHNICIAN")
-    office.call("PROJECT_MANAGER", "RecordLeave", **office.leave(colleague, now + 2 * HOUR, now + 3 * HOUR))
-    clash = office.leave(absent, now, deputy=colleague.name)
+    office.call("PROJECT_MANAGER", "RecordLeave", **office.leave(colleague, now + 2 * HOUR, now + 4 * HOUR))
+    clash = office.leave(absent, now + 3 * HOUR, deputy=colleague.name)
     assert office.refused("PROJECT_MANAGER", "RecordLeave", **clash).reason == "DEPUTY_ON_LEAVE"
     assert office.call("PROJECT_MANAGER", "RecordLeave", **office.leave(absent, now, now + HOUR, deputy=colleague.name)).deputy
 
@@ -549,7 +558,7 @@ def test_who_leaves_can_do_nothing_from_then_on_and_stands_nowhere_any_more(offi
         accounts.refresh_session(office.database, session.refresh)
     assert grants(office, leaver) == set()
     assert office.roster(2, 3) == []
-    assert [line[2] < now + HOUR for line in office.roster(0, 1) + office.roster(-1, -1) if line[0] == running.staff][0]
+    assert next(line[2] for line in office.roster(-1, 1) if line[0] == running.staff) < now + HOUR
     leaves = office.call("PROJECT_MANAGER", "ListLeaves", parent=tree.parent).leaves
     assert [(leave.staff, leave.deputy) for leave in leaves] == [(ill.name, "")]
     assert office.on_duty("TECHNICIAN", datetime.now(UTC)) == {successor.id}
@@ -574,8 +583,7 @@ def test_a_successor_holds_one_of_the_roles_at_the_same_node_or_above(office: Of
     name = office.name_of(office.tree.technician)
     for unfit in (office.tree.staff["SECURITY_GUARD"], new_office(beside=office.tree).tree.technician, office.tree.technician):
         refusal = office.refused("ADMIN_HR", "RetireStaff", name=name, successor=unfit.name, reason="离职")
-        expected = "SUCCESSOR_UNFIT"
-        assert (refusal.http, refusal.reason, refusal.fields) == (400, expected, {"successor"}), unfit
+        assert (refusal.http, refusal.reason, refusal.fields) == (400, "SUCCESSOR_UNFIT", {"successor"})
     assert grants(office, office.tree.technician), "nothing has happened"
 
 
@@ -586,7 +594,9 @@ def test_nobody_lets_himself_or_his_superior_go(office: Office) -> None:
     assert (own.http, own.reason) == (403, "OWN_RETIREMENT")
     above = office.refused("PROJECT_MANAGER", "RetireStaff", name=f"estates/-/staff/{hr.id}", reason="换人")
     assert (above.http, above.reason) == (404, "STAFF_NOT_FOUND")
-    assert office.refused("CS_SUPERVISOR", "RetireStaff", name=office.name_of(office.tree.technician), reason="换人").reason == "ROLE_REQUIRED"
+    assert (
+        office.refused("CS_SUPERVISOR", "RetireStaff", name=office.name_of(office.tree.technician), reason="换人").reason == "ROLE_REQUIRED"
+    )
     finance = office.tree.staff["FINANCE"]
     assert office.call("ADMIN_HR", "RetireStaff", name=f"estates/-/staff/{finance.id}", reason="离职").state == pb.StaffMember.LEFT
 
@@ -640,7 +650,11 @@ def test_a_new_copy_of_the_directory_knows_shifts_and_absences_too(
     office: Office, serving_of: Callable[[str], tuple[Server, Api]], database_of: Callable[[str], Database]
 ) -> None:
     office.plan(office.tree.technician, "TECHNICIAN", office.at(1, 8), office.at(1, 16))
-    office.call("PROJECT_MANAGER", "RecordLeave", **office.leave(office.tree.staff["SECURITY_GUARD"], office.at(1, 0), deputy=office.tree.technician.name))
+    office.call(
+        "PROJECT_MANAGER",
+        "RecordLeave",
+        **office.leave(office.tree.staff["SECURITY_GUARD"], office.at(1, 0), deputy=office.tree.technician.name),
+    )
 
     class Residents:
         def call(self, proto: str, rpc: str, request: Any, reply: Any, timeout: float) -> Any:
@@ -660,5 +674,7 @@ def test_a_new_copy_of_the_directory_knows_shifts_and_absences_too(
 
 def test_the_entries_of_a_roster_name_nobody(office: Office) -> None:
     office.plan(office.tree.technician, "TECHNICIAN", office.at(1, 8), office.at(1, 16))
-    fields = {field.name for kind in ("Shift", "Absence") for field in directory_pb2.DirectoryEntry.DESCRIPTOR.nested_types_by_name[kind].fields}
+    fields = {
+        field.name for kind in ("Shift", "Absence") for field in directory_pb2.DirectoryEntry.DESCRIPTOR.nested_types_by_name[kind].fields
+    }
     assert fields == {"staff_id", "role", "estate_id", "start_time", "end_time", "early_shift", "deputy_id"}

@@ -23,6 +23,22 @@ def list_entries(request: pb.ListEntriesRequest, tx: Transaction) -> pb.ListEntr
     return _from_tables(request, tx, *(position[-2:] or ["nodes", FIRST]))
 
 
+def look_up(request: pb.LookUpRequest, tx: Transaction) -> pb.LookUpResponse:
+    nodes = (
+        "SELECT n.id FROM dir_nodes e JOIN dir_nodes n ON n.id IN (e.group_id, e.company_id, e.id)"
+        " OR (n.estate_id = e.id AND n.id IN (SELECT unnest(ARRAY[u.id, u.parent_id]) FROM dir_nodes u"
+        "      WHERE u.estate_id = e.id AND u.kind = 'UNIT' AND u.code = %s))"
+        " WHERE e.kind = 'ESTATE' AND e.code = %s"
+    )
+    found = [row[0] for row in tx.execute(nodes, (request.unit, request.estate_code))]
+    reply = pb.LookUpResponse()
+    for name, key in (("nodes", "id"), ("members", "unit_id")):
+        columns, entry = _TABLES[name]
+        rows = tx.execute(f"SELECT id, version, deleted, {columns} FROM dir_{name} WHERE {key} = ANY(%s)", (found,))
+        reply.entries.extend(entry(row) for row in rows)
+    return reply
+
+
 def _from_tables(request: pb.ListEntriesRequest, tx: Transaction, table: str, after: str) -> pb.ListEntriesResponse:
     """Every kind of entry, in the order of their ids: what is added meanwhile comes by event as well."""
     size = min(request.page_size or PAGE, LARGEST_PAGE)

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from services.chassis import directory
 from services.chassis.db import Transaction
-from services.chassis.errors import Conflict, InvalidInput, NotFound, Violation
+from services.chassis.errors import Conflict, InvalidInput, Violation
 from services.chassis.lifecycle import Case, history
 from services.chassis.names import PAGE, amount, identifier, instant, last, money, page_after, page_token, stamp
 from services.work_orders import recurrence, rotation
@@ -20,9 +20,10 @@ from steward.work_orders.v1 import repairs_pb2 as pb
 
 def report_repair(request: pb.ReportRepairRequest, tx: Transaction) -> pb.Repair:
     asked, resident = request.repair, tx.principal.is_resident
-    unit_id = _unit(tx, asked.unit) if asked.unit else None
+    unit_id = directory.unit_by_number(tx, one_estate(tx), asked.unit, "repair.unit").id if asked.unit else None
     if resident and unit_id not in tx.scope.units:
-        raise _bad_unit("is not a unit of yours")
+        what = [Violation("repair.unit", "is not a unit of yours")]
+        raise InvalidInput("residents report for a unit of their own", reason="UNIT_NOT_FOUND", rule="REP-03", violations=what)
     if not resident and not asked.contact_phone:
         what = [Violation("repair.contact_phone", "is required when staff take in a report")]
         raise InvalidInput("a telephone to reach the reporter is missing", rule="REP-03", violations=what)
@@ -228,7 +229,10 @@ def correct_repair(request: pb.CorrectRepairRequest, tx: Transaction) -> pb.Repa
     if request.HasField("category"):
         corrections["category"] = pb.Repair.Category.Name(request.category)
     if request.HasField("unit"):
-        corrections |= {"unit": request.unit, "unit_id": _unit(tx, request.unit, "unit") if request.unit else None}
+        corrections |= {
+            "unit": request.unit,
+            "unit_id": directory.unit_by_number(tx, one_estate(tx), request.unit, "unit").id if request.unit else None,
+        }
     if corrections.keys() & {"unit", "location", "category"}:
         place = {name: corrections.get(name, getattr(repair, name)) for name in ("unit_id", "location", "category")}
         corrections["recurs_id"] = recurrence.earlier(tx, repair.estate_id, **place, reported_at=repair.reported_at)
@@ -334,14 +338,3 @@ def _technician(tx: Transaction, name: str) -> UUID:
 def _name(repair: Repair, other: UUID | None) -> str:
     """Another order of the same estate, by its resource name."""
     return f"estates/{repair.estate_code}/{Repair.COLLECTION}/{other}" if other else ""
-
-
-def _unit(tx: Transaction, number: str, field: str = "repair.unit") -> UUID:
-    try:
-        return directory.unit_by_number(tx, one_estate(tx), number).id
-    except NotFound:
-        raise _bad_unit("is not a unit of this estate", field) from None
-
-
-def _bad_unit(why: str, field: str = "repair.unit") -> InvalidInput:
-    return InvalidInput(f"the unit {why}", reason="UNIT_NOT_FOUND", rule="REP-03", violations=[Violation(field, why)])
