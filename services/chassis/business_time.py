@@ -34,8 +34,8 @@ class Walk:
         since = instant(request, "events_since")
         duties.plan(self._database(request.service))  # of an estate that has just come too, or time would be moved past its duties
         with self._database(request.service).read() as tx:
-            clock = tx.execute("SELECT min(next_at) FROM clocks WHERE next_at IS NOT NULL")[0][0]
-            due = min((at for at in (clock, duties.next_instant(tx)) if at is not None), default=None)
+            mark = tx.execute("SELECT min(next_at) FROM clocks WHERE next_at IS NOT NULL")[0][0]
+            due = min((at for at in (mark, duties.next_instant(tx)) if at is not None), default=None)
             waiting = tx.execute("SELECT count(*) FROM events WHERE position IS NULL OR published_at IS NULL")[0][0]
             state = pb.BusinessTimeState(now=stamp(tx.now), next_due=stamp(due), unpublished=waiting)
             if since is not None:

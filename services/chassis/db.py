@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from services.chassis.directory import Estate
     from services.chassis.lifecycle import Act, Aggregate
     from services.chassis.policies import Terms
+
+log = logging.getLogger(__name__)
 
 register_uuid()
 
@@ -391,6 +394,7 @@ def _translated() -> Iterator[None]:
         if state in RETRIED:
             raise Unavailable("the transaction must be run again", reason="TRANSACTION_RETRY", retry_after=1) from error
         if state and state.startswith("22"):  # data_exception: a value no rule has caught and no column can hold
+            log.exception("a value that should have been refused earlier reached the database")
             raise InvalidInput("a value cannot be stored", reason="VALUE_REFUSED") from error
         if state == "55P03":
             raise Unavailable("somebody else is changing the same thing", reason="LOCKED", retry_after=1) from error

@@ -128,9 +128,7 @@ def _play(http: httpx.Client, cast: Cast, tell: Callable[[str], None]) -> Outcom
     tell(f"{now:%H:%M}  It is night in {cast.estate}. The owner of {cast.unit} wakes to water on the floor.")
 
     http.post("/v1/auth/code", json={"phone": cast.owner_phone})
-    owner = Person(
-        http, {"grant_type": "urn:steward:params:oauth:grant-type:otp", "phone": cast.owner_phone, "code": cast.code}
-    )
+    owner = Person(http, {"grant_type": "urn:steward:params:oauth:grant-type:otp", "phone": cast.owner_phone, "code": cast.code})
     body = {"unit": cast.unit, "category": "BURST_PIPE", "description": "厨房水管爆裂,地上全是水", "location": "厨房"}
     repair = owner.post(f"/v1/estates/{cast.estate}/repairs", body)
     name = f"/v1/{repair['name']}"
@@ -148,7 +146,9 @@ def _play(http: httpx.Client, cast: Cast, tell: Callable[[str], None]) -> Outcom
     now = advance(timedelta(minutes=12))
     repair = technician.post(f"{name}:arrive")
     price = {"currencyCode": "CNY", "units": "86", "nanos": 500000000}
-    technician.post(f"{name}:charge", {"charge": {"item": "角阀 DN15", "quantity": 2, "unitPrice": price, "reason": "原阀门锈蚀断裂,需更换"}})
+    technician.post(
+        f"{name}:charge", {"charge": {"item": "角阀 DN15", "quantity": 2, "unitPrice": price, "reason": "原阀门锈蚀断裂,需更换"}}
+    )
     try:
         technician.post(f"{name}:complete", _done("更换角阀"))
     except Refused as refused:

@@ -134,14 +134,24 @@ class Bench:
             await asyncio.gather(*tasks)
             elapsed, spent = time.perf_counter() - began, cpu_seconds(self.pids()) - cpu
         took.sort()
-        figure = Figure(what, len(took) / elapsed, spent / len(took) * 1000, statistics.median(took) * 1000, took[int(len(took) * 0.99) - 1] * 1000)
-        print(f"{what:44} {figure.per_second:8.0f}/s {figure.cpu_ms:7.2f} ms CPU   p50 {figure.p50_ms:6.1f} ms  p99 {figure.p99_ms:6.1f} ms", flush=True)
+        figure = Figure(
+            what, len(took) / elapsed, spent / len(took) * 1000, statistics.median(took) * 1000, took[int(len(took) * 0.99) - 1] * 1000
+        )
+        print(
+            f"{what:44} {figure.per_second:8.0f}/s {figure.cpu_ms:7.2f} ms CPU   p50 {figure.p50_ms:6.1f} ms  p99 {figure.p99_ms:6.1f} ms",
+            flush=True,
+        )
         return figure
 
     def check(self, script: Path) -> None:
         """The yardstick once, because a pgbench client that fails keeps its locks and the others wait for ever."""
         place = self.platform.postgres.superuser_url("work_orders")
-        done = subprocess.run([str(binaries() / "psql"), "-qX", "-v", "ON_ERROR_STOP=1", "-f", str(script), place], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [str(binaries() / "psql"), "-qX", "-v", "ON_ERROR_STOP=1", "-f", str(script), place],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode:
             raise RuntimeError(done.stderr)
 
@@ -181,12 +191,20 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=8, help="of each measurement")
     options = parser.parse_args()
     quick = {"STEWARD_GATEWAY_PRINCIPAL_RATE": "100000", "STEWARD_GATEWAY_PRINCIPAL_BURST": "100000"}
-    with tempfile.TemporaryDirectory(prefix="steward-bench-") as folder, Platform(Path(folder), port=0, environment=quick, say=lambda line: None) as platform:
+    with (
+        tempfile.TemporaryDirectory(prefix="steward-bench-") as folder,
+        Platform(Path(folder), port=0, environment=quick, say=lambda line: None) as platform,
+    ):
         platform.start_stores()
         platform.migrate()
         platform.start()
         platform.wait_ready(seconds=120)
-        platform.run("first_import", [sys.executable, "-m", "services.residents.first_import", str(SHIPPED)], platform.environment("jobs"), seconds=120)
+        platform.run(
+            "first_import",
+            [sys.executable, "-m", "services.residents.first_import", str(SHIPPED)],
+            platform.environment("jobs"),
+            seconds=120,
+        )
         return _run(Bench(platform, cast_of(platform), options.seconds), options.orders, Path(folder))
 
 

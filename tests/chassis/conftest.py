@@ -6,7 +6,7 @@ It stands in `tests/chassis/services/probe` and is imported as `services.probe`;
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import google.api.annotations_pb2
@@ -67,6 +67,17 @@ def database(postgres: Postgres, database_of: Databases) -> Database:
         protect("probes")
     engine.dispose()
     return found
+
+
+def killing(database: Database, postgres: Postgres) -> Callable[[], int]:
+    """From now on knows the connections of one pool; the call ends them all, as a database that goes away does, and says how many."""
+    pids: list[int] = []
+    sa.event.listen(database.engine, "connect", lambda connection, _: pids.append(connection.info.backend_pid))
+
+    def kill() -> int:
+        return sum(row[0] for row in postgres.sql("postgres", "SELECT pg_terminate_backend(pid) FROM unnest(%s) AS pid", (pids,)))
+
+    return kill
 
 
 @pytest.fixture

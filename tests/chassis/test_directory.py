@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from services.chassis import directory, reactions
 from services.chassis.access import Grant
 from services.chassis.db import Database
-from services.chassis.errors import NotFound
 from services.chassis.names import stamp
 from services.chassis.testing import STAFF_ROLES, Tree, a_tree, event_body
 from steward.residents.v1 import directory_pb2 as pb
@@ -97,8 +96,8 @@ def test_a_tombstone_is_not_raised_by_a_late_older_version(database: Database, t
         directory.apply(tx, [pb.DirectoryEntry(id=unit, version=9, deleted=True, node=node)])
     with database.transaction() as tx:
         assert directory.apply(tx, [pb.DirectoryEntry(id=unit, version=8, node=node)]) == 0
-        with pytest.raises(NotFound) as missing:
-            directory.unit_by_number(tx, tree.estate, tree.unit)
+        with pytest.raises(directory.UnknownUnit) as missing:
+            directory.unit_by_number(tx, tree.estate, tree.unit, "unit")
         assert missing.value.reason == "UNIT_NOT_FOUND"
 
 
@@ -113,12 +112,12 @@ def test_an_estate_is_found_by_code_and_by_id_with_its_place_in_the_tree(databas
 def test_a_unit_is_found_in_its_own_estate_alone(database: Database, tree: Tree) -> None:
     other = a_tree(database, units=["9-9-0909"])
     with database.read() as tx:
-        assert directory.unit_by_number(tx, tree.estate, tree.unit).id == tree.units[tree.unit]
+        assert directory.unit_by_number(tx, tree.estate, tree.unit, "unit").id == tree.units[tree.unit]
         assert directory.unit_number(tx, tree.units[tree.unit]) == tree.unit
         for number in ("9-9-0909", "", "1栋"):
-            with pytest.raises(NotFound):
-                directory.unit_by_number(tx, tree.estate, number)
-        assert directory.unit_by_number(tx, other.estate, "9-9-0909")
+            with pytest.raises(directory.UnknownUnit):
+                directory.unit_by_number(tx, tree.estate, number, "unit")
+        assert directory.unit_by_number(tx, other.estate, "9-9-0909", "unit")
 
 
 def post(staff: UUID, role: str, node: UUID, *, start: datetime | None = None, end: datetime | None = None) -> pb.DirectoryEntry:

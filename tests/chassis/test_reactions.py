@@ -26,6 +26,7 @@ trouble: list[Exception] = []
 @pytest.fixture(scope="module", autouse=True)
 def table() -> Iterator[None]:
     """Two reactions of the probe service to one event, taken off the table again."""
+
     @on(events_pb2.RepairReported, service="probe")
     def count_repair(event: Event[events_pb2.RepairReported], tx: Transaction) -> None:
         seen.append(event)

@@ -25,6 +25,7 @@ from services.chassis.settings import settings
 from services.chassis.testing import INTERNAL, Api, Caller, Refused, Tree, a_tree, configured, eventually, published, serving
 from steward.probe.v1 import probe_pb2 as pb
 from steward.residents.v1 import directory_pb2
+from tests.chassis.conftest import killing
 from tests.conftest import Databases, Postgres
 
 
@@ -299,8 +300,11 @@ def test_a_refused_command_leaves_its_key_free(api: Api, tree: Tree) -> None:
 
 def test_a_key_that_no_column_can_hold_is_bad_input(api: Api, tree: Tree) -> None:
     probe = created(api, tree)
-    for rpc, fields in (("StartProbe", {"name": probe.name, "effort": 1}), ("CreateProbe", {"parent": tree.parent, "probe": {"title": "drip"}})):
-        answer = refusal(api, tree.technician, rpc, request_id="\x00", **fields)
+    for operation, fields in (
+        ("StartProbe", {"name": probe.name, "effort": 1}),
+        ("CreateProbe", {"parent": tree.parent, "probe": {"title": "drip"}}),
+    ):
+        answer = refusal(api, tree.technician, operation, request_id="\x00", **fields)
         assert (answer.http, answer.fields) == (400, {"request_id"})
 
 
@@ -357,26 +361,23 @@ def test_a_held_case_is_answered_with_503_and_when_to_come_back(api: Api, tree: 
     assert (answer.http, answer.reason, answer.code, answer.retry_after) == (503, "LOCKED", "UNAVAILABLE", 1)
 
 
-def test_a_database_that_goes_away_is_503_and_comes_back_without_a_restart(
-    api: Api, tree: Tree, postgres: Postgres, database: Database
-) -> None:
-    with ThreadPoolExecutor(1) as threads:
+def test_a_database_that_goes_away_is_503_and_comes_back_without_a_restart(database: Database, tree: Tree, postgres: Postgres) -> None:
+    at_work = "SELECT 1 FROM pg_stat_activity WHERE query LIKE '%pg_sleep(20%' AND pid <> pg_backend_pid()"
+    with serving("probe") as (running, api), ThreadPoolExecutor(1) as threads:
+        kill = killing(running.databases["probe"], postgres)
         sleeping = threads.submit(refusal, api, tree.technician, "SleepProbe", parent=tree.parent, seconds=20.0)
-        eventually(
-            lambda: postgres.sql("probe", "SELECT 1 FROM pg_stat_activity WHERE query LIKE '%pg_sleep(20%' AND pid <> pg_backend_pid()")
-        )
-        postgres.sql("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'probe'")
+        eventually(lambda: postgres.sql("probe", at_work))
+        kill()
         assert (sleeping.result().http, sleeping.result().reason) == (503, "DATABASE_DOWN")
-    database.engine.dispose()  # the tests' own connections were ended too
 
-    def works() -> bool:
-        try:
-            return bool(created(api, tree))
-        except Refused as refused:
-            assert refused.http == 503
-            return False
+        def works() -> bool:
+            try:
+                return bool(created(api, tree))
+            except Refused as refused:
+                assert refused.http == 503
+                return False
 
-    eventually(works, within=5)
+        eventually(works, within=5)
 
 
 def test_a_server_that_stops_finishes_what_it_works_on_and_takes_nothing_new(database: Database, tree: Tree) -> None:

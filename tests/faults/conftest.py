@@ -132,9 +132,12 @@ class Stores:
             channel.basic_publish("", queue, body, pika.BasicProperties(delivery_mode=2, headers=headers), mandatory=True)
 
     def publish_many(self, bodies: Sequence[bytes], *, queue: str = "ledger.events") -> None:
+        """The same for many: the commit comes back when the queue has them all."""
         with self.channel() as channel:
+            channel.tx_select()
             for body in bodies:
                 channel.basic_publish("", queue, body, pika.BasicProperties(delivery_mode=2))
+            channel.tx_commit()
 
     def drain(self, queue: str, count: int, *, within: float = 20) -> list[dict]:
         """Takes messages out of a queue until there were `count` different ones, and what else is there; in order of arrival."""

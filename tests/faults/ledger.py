@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 
 from services.chassis.db import Database, Transaction
 from services.chassis.reactions import Event, Permanent, every, on
@@ -83,9 +82,12 @@ def beat(database: Database) -> None:
         tx.execute("INSERT INTO beats SELECT %s, clock_timestamp(), clock_timestamp() + '0.3 s' FROM pg_sleep(0.3)", (str(os.getpid()),))
 
 
-@every(0.5, name="stumble", service="ledger")
+@every(0.2, name="stumble", service="ledger")
 def stumble(database: Database) -> None:
-    raise RuntimeError(f"always, on thread {threading.get_ident()}")
+    """Fails while the switch of its name is on."""
+    with database.read() as tx:
+        if tx.execute("SELECT 1 FROM switches WHERE name = 'stumble'"):
+            raise RuntimeError("as told")
 
 
 def _effect(reaction: str, event: Event, tx: Transaction) -> None:

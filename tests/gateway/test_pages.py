@@ -86,7 +86,7 @@ def test_the_documentation_opens_in_a_browser(gateway: Process, tmp_path: Path):
         "--virtual-time-budget=8000",
         "--dump-dom",
     ]
-    done = subprocess.run([browser, *flags.split(), *more, f"{gateway.url}/docs"], capture_output=True, text=True, timeout=60, check=True)  # noqa: S603
+    done = subprocess.run([browser, *flags.split(), *more, f"{gateway.url}/docs"], capture_output=True, text=True, timeout=60, check=True)
     assert "operations-Repairs-ReportRepair" in done.stdout
     assert "Steward" in done.stdout
     assert "Content Security Policy" not in done.stderr

@@ -23,7 +23,9 @@ def platform() -> Iterator[Platform]:
         whole.migrate()
         whole.start()
         whole.wait_ready(seconds=120)
-        whole.run("first_import", [sys.executable, "-m", "services.residents.first_import", str(SHIPPED)], whole.environment("jobs"), seconds=120)
+        whole.run(
+            "first_import", [sys.executable, "-m", "services.residents.first_import", str(SHIPPED)], whole.environment("jobs"), seconds=120
+        )
         yield whole
 
 

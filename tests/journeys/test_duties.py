@@ -22,14 +22,19 @@ def test_two_days_pass_and_each_has_its_check_which_is_missed_at_five_and_told_u
         now = datetime.fromisoformat(answer.json()["now"])
         manager = Person(http, {"grant_type": "password", "username": cast.staff["PROJECT_MANAGER"], "password": cast.password})
         checks = manager.get(f"/v1/estates/{cast.estate}/repairChecks")["repairChecks"]
-        inbox = manager.get("/v1/messages", page_size=100)["messages"]
+        inbox, page = [], {"nextPageToken": ""}
+        while "nextPageToken" in page:
+            page = manager.get("/v1/messages", page_size=100, page_token=page["nextPageToken"])
+            inbox += page["messages"]
     due = [datetime.fromisoformat(check["dueTime"]).astimezone(ZONE) for check in checks]
     assert all((at.hour, at.minute) == (17, 0) for at in due)
     past = {at.date() for at in due if now - timedelta(days=2) < at <= now}
     assert len(past) == 2, "one a day"
     missed = [check["number"] for check, at in zip(checks, due, strict=True) if at <= now]
     assert all(check["state"] == "MISSED" for check, at in zip(checks, due, strict=True) if at <= now)
-    fired = [event for event in answer.json()["fired"] if event["clock"] == "duty" and event["subject"] in {check["name"] for check in checks}]
+    fired = [
+        event for event in answer.json()["fired"] if event["clock"] == "duty" and event["subject"] in {check["name"] for check in checks}
+    ]
     assert [event["type"] for event in fired].count("ClockBreached") >= 2
     told = {message["number"] for message in inbox if message["kind"] in ("CLOCK_BREACHED", "CLOCK_ESCALATED")}
     assert set(missed) <= told

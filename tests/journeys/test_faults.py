@@ -76,7 +76,9 @@ def eventually(what: Any, within: float = 60.0) -> Any:
 
 
 @pytest.mark.timeout(300)
-def test_every_acknowledged_command_and_each_of_its_effects_exists_once_though_everything_was_killed(platform: Platform, cast: Cast) -> None:
+def test_every_acknowledged_command_and_each_of_its_effects_exists_once_though_everything_was_killed(
+    platform: Platform, cast: Cast
+) -> None:
     reporter, run = Reporter(platform, cast), uuid.uuid4().hex[:8]
     with ThreadPoolExecutor(CLIENTS) as clients:
         answers = [clients.submit(reporter.report, f"{run} 路灯 {n}") for n in range(COMMANDS)]

@@ -139,7 +139,7 @@ def test_list_refusals_goes_page_by_page_in_the_order_of_the_file(api: Api, grou
             break
     assert pages == [[(3, "建筑面积"), (4, "建筑面积")], [(5, "建筑面积"), (5, "物业类型")], [(6, "建筑面积"), (7, "建筑面积")]]
     with pytest.raises(Refused) as refused:
-        api.call(caller, "ListRefusals", parent=name, page_size=2, page_token="bm9uc2Vuc2U")
+        api.call(caller, "ListRefusals", parent=name, page_size=2, page_token="bm9uc2Vuc2U")  # noqa: S106 - a token of a page
     assert (refused.value.http, refused.value.reason) == (400, "INVALID_PAGE_TOKEN")
 
 

@@ -48,9 +48,11 @@ def get_me(request: pb.GetMeRequest, tx: Transaction) -> pb.Me:
     with tx.database.read() as everything:
         identifier = UUID(tx.principal.id)
         if tx.principal.is_staff:
-            me.display_name, me.staff_number = everything.execute("SELECT name, number FROM staff WHERE id = %s", (identifier,))[0]
+            for name, number in everything.execute("SELECT name, number FROM staff WHERE id = %s", (identifier,)):
+                me.display_name, me.staff_number = name, number
         else:
-            me.display_name = everything.execute("SELECT name FROM people WHERE id = %s", (identifier,))[0][0]
+            for (name,) in everything.execute("SELECT name FROM people WHERE id = %s", (identifier,)):
+                me.display_name = name
         rows = everything.execute(
             "SELECT n.id, n.kind, n.code, e.code FROM dir_nodes n LEFT JOIN dir_nodes e ON e.id = n.estate_id WHERE n.id = ANY(%s)",
             ([grant.node for grant in tx.principal.grants],),

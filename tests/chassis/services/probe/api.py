@@ -15,7 +15,7 @@ from steward.probe.v1 import probe_pb2 as pb
 
 def create_probe(request: pb.CreateProbeRequest, tx: Transaction) -> pb.Probe:
     assert tx.estate
-    unit = directory.unit_by_number(tx, tx.estate, request.probe.unit).id if request.probe.unit else None
+    unit = directory.unit_by_number(tx, tx.estate, request.probe.unit, "probe.unit").id if request.probe.unit else None
     owner = UUID(tx.principal.id) if tx.principal.is_resident else None
     probe = Probe.create(tx.act(), tx.estate, request.probe.title, owner_id=owner, unit_id=unit)
     probe.number_in(tx, tx.estate.zone)
