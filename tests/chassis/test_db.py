@@ -259,7 +259,7 @@ def test_a_deadlock_is_run_again_and_both_commands_succeed(database: Database, t
     with ThreadPoolExecutor(2) as threads:
         for done in [threads.submit(work, "a", one, two), threads.submit(work, "b", two, one)]:
             done.result()
-    assert len(runs) == 3, "one of the two was run twice"
+    assert len(runs) >= 3, "at least one of the two was run again"
     with database.read() as tx:
         assert tx.see(Probe, one.id).title == tx.see(Probe, two.id).title
 
