@@ -45,6 +45,14 @@ wipe:  ## Stop, then remove all data of this checkout's platform (.steward).
 demo: ready  ## Play the story of a burst pipe on the running platform, through its public API, and tell it.
 	@$(BIN)/python -m services.local.story
 
+.PHONY: bench
+bench: ready  ## Measure what a repair costs, on a platform of its own; ARGS="--orders 1000000" for more orders.
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+.PHONY: rules
+rules: ready  ## Write docs/rules.md anew: which rows of the rule book a test proves (needs ../shared/rules).
+	@$(BIN)/python -m tests.rules_report
+
 .PHONY: test
 test: check  ## Check the code and run every test, on a PostgreSQL and a RabbitMQ of their own.
 	@exec timeout --foreground --signal=INT --kill-after=60 $(TEST_SECONDS) $(BIN)/python -m pytest $(PYTEST)

@@ -41,7 +41,7 @@ def look_up(request: pb.LookUpRequest, tx: Transaction) -> pb.LookUpResponse:
 
 def _from_tables(request: pb.ListEntriesRequest, tx: Transaction, table: str, after: str) -> pb.ListEntriesResponse:
     """Every kind of entry, in the order of their ids: what is added meanwhile comes by event as well."""
-    size = min(request.page_size or PAGE, LARGEST_PAGE)
+    size = min(max(request.page_size, 0) or PAGE, LARGEST_PAGE)
     reply = pb.ListEntriesResponse()
     tables = list(_TABLES)
     for name in tables[tables.index(table) :] if table in _TABLES else []:
