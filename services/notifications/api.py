@@ -8,7 +8,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from services.chassis.db import Transaction
-from services.chassis.errors import InvalidInput, NotFound, Violation
+from services.chassis.errors import NotFound
 from services.chassis.names import PAGE, instant, last, page_position, page_token, stamp
 from services.notifications.messages import Message, inbox_of, unread_of
 from steward.notifications.v1 import messages_pb2 as pb
