@@ -12,6 +12,7 @@ import importlib
 import inspect
 import logging
 import pkgutil
+import re
 import signal
 import threading
 import time
@@ -19,10 +20,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, cast
 from uuid import UUID
 
 import grpc
+from google.api import annotations_pb2
 from google.protobuf import message_factory
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -52,7 +55,7 @@ EVERY = "chassis"  # owner of the operations that each service answers for itsel
 Function = Callable[[Any, Transaction], Message]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Operation:
     """One RPC, ready to be called."""
 
@@ -68,6 +71,24 @@ class Operation:
     @property
     def reads(self) -> bool:
         return self.method.name.startswith(READS)
+
+    @cached_property
+    def naming(self) -> tuple[str, re.Pattern[str]] | None:
+        """The field that names a resource and what its names look like: `{name=estates/*/repairs/*}` of the route."""
+        rule = self.method.GetOptions().Extensions[annotations_pb2.http]
+        path = getattr(rule, rule.WhichOneof("pattern") or "", "")
+        found = re.search(r"\{(name|parent)=([^}]+)\}", path)
+        return (found[1], re.compile(re.escape(found[2]).replace(r"\*", "[^/]+"))) if found else None
+
+    def check_name(self, request: Any) -> None:
+        """Raises NotFound when the name below an estate is of something else: an id behind another collection names nothing."""
+        if (
+            self.access.scope == "ESTATE"
+            and self.naming
+            and (name := getattr(request, self.naming[0]))
+            and not self.naming[1].fullmatch(name)
+        ):
+            raise NotFound(f"{self.method.name} works on nothing of that name", reason="NAME_NOT_FOUND")
 
 
 def snake(name: str) -> str:
@@ -365,6 +386,7 @@ class Server:
         principal = self._guard.principal(operation, metadata)
         database = self._named(request) if operation.service == EVERY else self.databases[operation.service]
         scope, estate = self._guard.enter(operation, principal, request, database, timeout)
+        operation.check_name(request)
         violations = self._violations(request)
         request_id: str = getattr(request, "request_id", "")
         key = None

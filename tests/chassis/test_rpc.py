@@ -534,3 +534,14 @@ def test_threads_that_ask_at_the_same_time_do_not_break_the_memory() -> None:
     for thread in threads:
         thread.join()
     assert errors == []
+
+
+def test_the_id_behind_another_collection_is_the_name_of_nothing(serving_of: Any, database_of: Any) -> None:
+    _, api = serving_of("work_orders")
+    tree = a_tree(database_of("work_orders"))
+    repair = {"location": "大堂", "category": "LEAK", "description": "漏水", "contact_phone": "13800000000"}
+    made = api.call(tree.by_role("CUSTOMER_ASSISTANT"), "ReportRepair", parent=tree.parent, repair=repair)
+    for name in (made.name.replace("repairs", "complaints"), f"{made.name}/more", made.name.replace("/repairs", "")):
+        with pytest.raises(Refused) as refused:
+            api.call(tree.by_role("CUSTOMER_ASSISTANT"), "GetRepair", name=name)
+        assert (refused.value.http, refused.value.reason) == (404, "NAME_NOT_FOUND")
