@@ -189,3 +189,15 @@ def test_a_household_sees_its_own_repairs_and_staff_those_of_their_estates(desk:
     assert desk.refused(desk.tree.owner, "GetRepair", name=neighbours.name).reason == "REPAIR_NOT_FOUND"
     assert desk.refused(desk.tree.owner, "ListRepairHistory", parent=neighbours.name).reason == "REPAIR_NOT_FOUND"
     assert desk.refused(desk.tree.owner, "GetRepair", name=strangers.name).reason == "ESTATE_NOT_FOUND"
+
+
+@pytest.mark.rule("ORG-10")
+def test_whom_to_call_is_for_staff_and_the_reporter_not_for_others_of_the_household(desk: Desk) -> None:
+    made = desk.report(contact_phone="13800000000", reporter_name="王远安")
+    shown = {}
+    for who in (desk.tree.owner, desk.tree.by_role("CUSTOMER_ASSISTANT"), desk.tree.residents["TENANT"]):
+        seen = desk.call(who, "GetRepair", name=made.name)
+        listed = next(r for r in desk.call(who, "ListRepairs", parent=desk.tree.parent).repairs if r.name == made.name)
+        assert (seen.contact_phone, seen.reporter_name) == (listed.contact_phone, listed.reporter_name)
+        shown[who.name] = (seen.contact_phone, seen.reporter_name)
+    assert list(shown.values()) == [("13800000000", "王远安"), ("13800000000", "王远安"), ("", "")]

@@ -50,11 +50,11 @@ def report_repair(request: pb.ReportRepairRequest, tx: Transaction) -> pb.Repair
     repair.number_in(tx, one_estate(tx).zone)
     tx.add(repair)
     tx.prepare()
-    return message(repair)
+    return message(repair, tx)
 
 
 def get_repair(request: pb.GetRepairRequest, tx: Transaction) -> pb.Repair:
-    return message(tx.see(Repair, last(request.name)))
+    return message(tx.see(Repair, last(request.name)), tx)
 
 
 def list_repairs(request: pb.ListRepairsRequest, tx: Transaction) -> pb.ListRepairsResponse:
@@ -71,7 +71,7 @@ def list_repairs(request: pb.ListRepairsRequest, tx: Transaction) -> pb.ListRepa
     if after := page_after(request):
         query = query.where(Repair.id < after)
     found = list(tx.session.execute(query).scalars())
-    reply = pb.ListRepairsResponse(repairs=[message(repair) for repair in found[:size]])
+    reply = pb.ListRepairsResponse(repairs=[message(repair, tx) for repair in found[:size]])
     if len(found) > size:
         reply.next_page_token = page_token(request, found[size - 1].id)
     return reply
@@ -89,7 +89,7 @@ def list_repair_history(request: pb.ListRepairHistoryRequest, tx: Transaction) -
 def survey_repair(request: pb.SurveyRepairRequest, tx: Transaction) -> pb.Repair:
     repair = tx.get(Repair, last(request.name), request.etag)
     repair.survey(tx.act(), request.repair_plan)
-    return message(repair)
+    return message(repair, tx)
 
 
 def dispatch_repair(request: pb.DispatchRepairRequest, tx: Transaction) -> pb.Repair:
@@ -97,25 +97,25 @@ def dispatch_repair(request: pb.DispatchRepairRequest, tx: Transaction) -> pb.Re
     repair.LIFECYCLE.legal(repair, "dispatch", tx.principal)  # nobody loses a turn to an order that cannot be dispatched
     technician = _technician(tx, request.technician) if request.technician else rotation.next_technician(tx, one_estate(tx))
     repair.dispatch(tx.act(), technician, request.precautions, instant(request, "appointment_time"))
-    return message(repair)
+    return message(repair, tx)
 
 
 def take_repair(request: pb.TakeRepairRequest, tx: Transaction) -> pb.Repair:
     repair = tx.get(Repair, last(request.name), request.etag)
     repair.take(tx.act(), UUID(tx.principal.id))
-    return message(repair)
+    return message(repair, tx)
 
 
 def return_repair(request: pb.ReturnRepairRequest, tx: Transaction) -> pb.Repair:
     repair = tx.get(Repair, last(request.name), request.etag)
     repair.give_back(tx.act(request.reason))
-    return message(repair)
+    return message(repair, tx)
 
 
 def arrive_repair(request: pb.ArriveRepairRequest, tx: Transaction) -> pb.Repair:
     repair = tx.get(Repair, last(request.name), request.etag)
     repair.arrive(tx.act())
-    return message(repair)
+    return message(repair, tx)
 
 
 def charge_repair(request: pb.ChargeRepairRequest, tx: Transaction) -> pb.Repair:
@@ -123,7 +123,7 @@ def charge_repair(request: pb.ChargeRepairRequest, tx: Transaction) -> pb.Repair
     asked = request.charge
     price = amount(asked.unit_price, "charge.unit_price")
     repair.charge(tx.act(), asked.item, asked.quantity, price, asked.reason, request.override_reason)
-    return message(repair)
+    return message(repair, tx)
 
 
 def consent_repair(request: pb.ConsentRepairRequest, tx: Transaction) -> pb.Repair:
@@ -136,7 +136,7 @@ def consent_repair(request: pb.ConsentRepairRequest, tx: Transaction) -> pb.Repa
         what = [Violation("method", "must be ON_PAPER or TELEPHONE when staff record a consent, with given_by")]
         raise InvalidInput("say how and by whom the consent was given", rule="REP-15", violations=what)
     repair.consent(tx.act(), method, given_by)
-    return message(repair)
+    return message(repair, tx)
 
 
 def complete_repair(request: pb.CompleteRepairRequest, tx: Transaction) -> pb.Repair:
@@ -147,7 +147,7 @@ def complete_repair(request: pb.CompleteRepairRequest, tx: Transaction) -> pb.Re
         what = [Violation(f"self_check.{field}", "must be true") for field in missing]
         raise InvalidInput("the self-check is not complete", reason="SELF_CHECK_INCOMPLETE", rule="REP-18", violations=what)
     repair.complete(tx.act(), request.work_done)
-    return message(repair)
+    return message(repair, tx)
 
 
 def accept_repair(request: pb.AcceptRepairRequest, tx: Transaction) -> pb.Repair:
@@ -160,13 +160,13 @@ def accept_repair(request: pb.AcceptRepairRequest, tx: Transaction) -> pb.Repair
     repair.accept(tx.act(), rating.attitude, rating.quality, rating.comment, signed_by)
     if request.signature:
         tx.add(repair.sign(tx.act(), request.signature))
-    return message(repair)
+    return message(repair, tx)
 
 
 def reject_repair(request: pb.RejectRepairRequest, tx: Transaction) -> pb.Repair:
     repair = tx.get(Repair, last(request.name), request.etag)
     repair.reject(tx.act(request.reason))
-    return message(repair)
+    return message(repair, tx)
 
 
 def file_repair(request: pb.FileRepairRequest, tx: Transaction) -> pb.Repair:
@@ -177,49 +177,49 @@ def file_repair(request: pb.FileRepairRequest, tx: Transaction) -> pb.Repair:
         tx.add(FollowUp.of(repair, tx.act())).number_in(tx, one_estate(tx).zone)
     else:
         tx.get(FollowUp, follow_up.id).rectify(tx.as_system())
-    return message(repair)
+    return message(repair, tx)
 
 
 def cancel_repair(request: pb.CancelRepairRequest, tx: Transaction) -> pb.Repair:
     repair = tx.get(Repair, last(request.name), request.etag)
     repair.cancel(tx.act(request.reason))
-    return message(repair)
+    return message(repair, tx)
 
 
 def urge_repair(request: pb.UrgeRepairRequest, tx: Transaction) -> pb.Repair:
     repair = tx.get(Repair, last(request.name), request.etag)
     repair.urge(tx.act(request.note))
-    return message(repair)
+    return message(repair, tx)
 
 
 def comment_repair(request: pb.CommentRepairRequest, tx: Transaction) -> pb.Repair:
     repair = tx.get(Repair, last(request.name), request.etag)
     repair.comment(tx.act(request.text))
-    return message(repair)
+    return message(repair, tx)
 
 
 def pause_repair(request: pb.PauseRepairRequest, tx: Transaction) -> pb.Repair:
     repair = tx.get(Repair, last(request.name), request.etag)
     repair.pause(tx.act(request.reason))
-    return message(repair)
+    return message(repair, tx)
 
 
 def resume_repair(request: pb.ResumeRepairRequest, tx: Transaction) -> pb.Repair:
     repair = tx.get(Repair, last(request.name), request.etag)
     repair.resume(tx.act(request.note))
-    return message(repair)
+    return message(repair, tx)
 
 
 def transfer_repair(request: pb.TransferRepairRequest, tx: Transaction) -> pb.Repair:
     repair = tx.get(Repair, last(request.name), request.etag)
     repair.transfer(tx.act(request.reason), _technician(tx, request.technician))
-    return message(repair)
+    return message(repair, tx)
 
 
 def replan_repair(request: pb.ReplanRepairRequest, tx: Transaction) -> pb.Repair:
     repair = tx.get(Repair, last(request.name), request.etag)
     repair.replan(tx.act(), request.repair_plan)
-    return message(repair)
+    return message(repair, tx)
 
 
 def correct_repair(request: pb.CorrectRepairRequest, tx: Transaction) -> pb.Repair:
@@ -240,7 +240,7 @@ def correct_repair(request: pb.CorrectRepairRequest, tx: Transaction) -> pb.Repa
     repair.correct(tx.act(request.reason), corrections)
     if repair.recurs_id != recurred:
         recurrence.hint(tx, repair)
-    return message(repair)
+    return message(repair, tx)
 
 
 def merge_repair(request: pb.MergeRepairRequest, tx: Transaction) -> pb.Repair:
@@ -256,11 +256,15 @@ def merge_repair(request: pb.MergeRepairRequest, tx: Transaction) -> pb.Repair:
     repair, survivor = found[own], found[other]
     repair.merge(tx.act(), survivor)
     survivor.absorb(tx.act(), repair, [line for line in history(tx, repair) if line.action in ("comment", "urge")])
-    return message(repair)
+    return message(repair, tx)
 
 
-def message(repair: Repair) -> pb.Repair:
-    """The resource as callers see it."""
+def message(repair: Repair, tx: Transaction) -> pb.Repair:
+    """The resource as the caller sees it; who reported it, and his telephone, is for staff and for himself (ORG-10).
+
+    A household changes: the next tenant of a unit sees its repairs, but not whom to call about the last one's.
+    """
+    stranger = tx.principal.is_resident and str(repair.reporter_id) != tx.principal.id
     reply = pb.Repair(
         name=repair.subject,
         number=repair.number,
@@ -272,8 +276,8 @@ def message(repair: Repair) -> pb.Repair:
         description=repair.description,
         channel=repair.channel,
         urgent=repair.urgent,
-        contact_phone=repair.contact_phone,
-        reporter_name=repair.reporter_name,
+        contact_phone="" if stranger else repair.contact_phone,
+        reporter_name="" if stranger else repair.reporter_name,
         appointment_time=stamp(repair.appointment_at),
         expected_by=stamp(repair.expected_by),
         report_time=stamp(repair.reported_at),
