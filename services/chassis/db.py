@@ -29,6 +29,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from services.chassis.access import EVERYTHING, Principal, Scope, system
 from services.chassis.errors import InvalidInput, KeyReused, NotFound, StaleEtag, Unavailable, Violation
+from services.chassis.names import PAGE, page_after, page_token
 from services.chassis.policies import Policies
 from services.chassis.settings import settings
 
@@ -154,6 +155,15 @@ class Transaction:
         except ValueError:
             raise NotFound("that is not the id of anything", reason=f"{cls.KIND.upper()}_NOT_FOUND") from None
         return sa.select(cls).where(cls.id == key, self.inside(cls))
+
+    def page(self, query: sa.Select[Any], cls: type[G], request: Any) -> tuple[list[G], str]:
+        """One page of what `query` finds within the scope, newest first, and the token of the next (AIP-158). Raises InvalidInput."""
+        size = request.page_size or PAGE
+        query = query.where(self.inside(cls)).order_by(cls.id.desc()).limit(size + 1)
+        if after := page_after(request):
+            query = query.where(cls.id < after)
+        found = list(self.session.execute(query).scalars())
+        return found[:size], page_token(request, found[size - 1].id) if len(found) > size else ""
 
     def inside(self, cls: type[Any]) -> sa.ColumnElement[bool]:
         """The scope as a predicate, to be repeated in every query: without it row-level security costs a full scan."""

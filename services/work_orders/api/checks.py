@@ -10,7 +10,7 @@ from services.chassis import directory, duties
 from services.chassis.db import Transaction
 from services.chassis.duties import DutyTask
 from services.chassis.errors import InvalidInput, NotFound, Violation
-from services.chassis.names import PAGE, last, page_after, page_token, stamp
+from services.chassis.names import last, stamp
 from services.work_orders.api.repairs import clock_messages, one_estate
 from services.work_orders.duties import REPAIR_CHECK, Finding, complete_check, findings, read
 from services.work_orders.repairs import Repair
@@ -18,17 +18,11 @@ from steward.work_orders.v1 import checks_pb2 as pb
 
 
 def list_repair_checks(request: pb.ListRepairChecksRequest, tx: Transaction) -> pb.ListRepairChecksResponse:
-    size = request.page_size or PAGE
-    query = sa.select(DutyTask).where(tx.inside(DutyTask), DutyTask.duty == REPAIR_CHECK).order_by(DutyTask.id.desc()).limit(size + 1)
+    query = sa.select(DutyTask).where(DutyTask.duty == REPAIR_CHECK)
     if request.states:
         query = query.where(DutyTask.state.in_([pb.RepairCheck.State.Name(state) for state in request.states]))
-    if after := page_after(request):
-        query = query.where(DutyTask.id < after)
-    found = list(tx.session.execute(query).scalars())
-    reply = pb.ListRepairChecksResponse(repair_checks=[message(task) for task in found[:size]])
-    if len(found) > size:
-        reply.next_page_token = page_token(request, found[size - 1].id)
-    return reply
+    found, token = tx.page(query, DutyTask, request)
+    return pb.ListRepairChecksResponse(repair_checks=[message(task) for task in found], next_page_token=token)
 
 
 def get_repair_check(request: pb.GetRepairCheckRequest, tx: Transaction) -> pb.RepairCheck:

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import sqlalchemy as sa
 
 from services.chassis.db import Transaction
-from services.chassis.names import PAGE, last, page_after, page_token, stamp
+from services.chassis.names import last, stamp
 from services.work_orders.api.repairs import clock_messages, one_estate
 from services.work_orders.followups import Class, FollowUp, State
 from services.work_orders.repairs import Repair
@@ -17,17 +17,11 @@ from steward.work_orders.v1 import followups_pb2 as pb
 
 
 def list_follow_ups(request: pb.ListFollowUpsRequest, tx: Transaction) -> pb.ListFollowUpsResponse:
-    size = request.page_size or PAGE
-    query = sa.select(FollowUp).where(tx.inside(FollowUp)).order_by(FollowUp.id.desc()).limit(size + 1)
+    query = sa.select(FollowUp)
     if request.states:
         query = query.where(FollowUp.state.in_([pb.FollowUp.State.Name(state) for state in request.states]))
-    if after := page_after(request):
-        query = query.where(FollowUp.id < after)
-    found = list(tx.session.execute(query).scalars())
-    reply = pb.ListFollowUpsResponse(follow_ups=[message(follow_up) for follow_up in found[:size]])
-    if len(found) > size:
-        reply.next_page_token = page_token(request, found[size - 1].id)
-    return reply
+    found, token = tx.page(query, FollowUp, request)
+    return pb.ListFollowUpsResponse(follow_ups=[message(follow_up) for follow_up in found], next_page_token=token)
 
 
 def get_follow_up(request: pb.GetFollowUpRequest, tx: Transaction) -> pb.FollowUp:

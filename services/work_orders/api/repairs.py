@@ -11,7 +11,7 @@ from services.chassis import directory
 from services.chassis.db import Transaction
 from services.chassis.errors import Conflict, InvalidInput, Violation
 from services.chassis.lifecycle import Case, history
-from services.chassis.names import PAGE, amount, identifier, instant, last, money, page_after, page_token, stamp
+from services.chassis.names import amount, identifier, instant, last, money, stamp
 from services.work_orders import recurrence, rotation
 from services.work_orders.followups import FollowUp
 from services.work_orders.repairs import Repair
@@ -58,8 +58,7 @@ def get_repair(request: pb.GetRepairRequest, tx: Transaction) -> pb.Repair:
 
 
 def list_repairs(request: pb.ListRepairsRequest, tx: Transaction) -> pb.ListRepairsResponse:
-    size = request.page_size or PAGE
-    query = sa.select(Repair).where(tx.inside(Repair)).order_by(Repair.id.desc()).limit(size + 1)
+    query = sa.select(Repair)
     if request.states:
         query = query.where(Repair.state.in_([pb.Repair.State.Name(state) for state in request.states]))
     if request.unit:
@@ -68,13 +67,8 @@ def list_repairs(request: pb.ListRepairsRequest, tx: Transaction) -> pb.ListRepa
         query = query.where(Repair.technician_id == identifier(request.technician, "staff", "technician"))
     if request.urgent_only:
         query = query.where(Repair.urgent)
-    if after := page_after(request):
-        query = query.where(Repair.id < after)
-    found = list(tx.session.execute(query).scalars())
-    reply = pb.ListRepairsResponse(repairs=[message(repair, tx) for repair in found[:size]])
-    if len(found) > size:
-        reply.next_page_token = page_token(request, found[size - 1].id)
-    return reply
+    found, token = tx.page(query, Repair, request)
+    return pb.ListRepairsResponse(repairs=[message(repair, tx) for repair in found], next_page_token=token)
 
 
 def list_repair_history(request: pb.ListRepairHistoryRequest, tx: Transaction) -> pb.ListRepairHistoryResponse:
