@@ -21,6 +21,8 @@ from services.chassis.db import Database, Transaction
 from services.chassis.errors import InvalidInput, Unavailable
 from services.chassis.jobs import Job, enqueue
 from services.chassis.lifecycle import Act
+from services.residents.missing import NOT_IN_FILE, PART_OF_REGISTER, Missing
+from services.residents.records import REGISTER
 from services.residents.refusals import RefusalsWorkbook
 from services.residents.register import EndOfSheet, Judged, judged
 from services.residents.register_file import OWNERS, NotARegister, RegisterFile, check
@@ -34,7 +36,7 @@ log = logging.getLogger(__name__)
 KIND = "import"
 FILE, REPORT = "register file", "refusals report"  # the vault's purposes
 BATCH = 500  # rows of one transaction
-ONE_AT_A_TIME = 7101  # advisory lock: batches of two imports take turns, so that neither sees half of the other's keys
+AT_ONCE = 2_000  # refusals and remarks written by one statement
 HOME_ZONE = ZoneInfo("Asia/Shanghai")  # "today" of a file that covers several estates
 ATTEMPTS = 3
 PATIENCE = "60s"  # for a statement or a lock: nobody waits for a batch as somebody waits for an answer
@@ -74,9 +76,11 @@ class _Import:
     def __init__(self, job: Job, file: RegisterFile):
         self.job = job
         self.file = file
-        groups = job.request["groups"]
-        self.known = DatabaseKnown(job.database, None if groups is None else frozenset(UUID(group) for group in groups))
-        self.judge = Judge(self.known, date.fromisoformat(job.request["today"]))
+        groups = None if job.request["groups"] is None else frozenset(UUID(group) for group in job.request["groups"])
+        today = date.fromisoformat(job.request["today"])
+        self.known = DatabaseKnown(job.database, groups)
+        self.judge = Judge(self.known, today)
+        self.missing = Missing(file.sheets, today, groups)
         self.report = RefusalsWorkbook()
         job.progress.setdefault("next", 0)
         job.progress.setdefault("refusals", 0)
@@ -101,7 +105,10 @@ class _Import:
                 self._take(batch, found)
                 batch = []
                 continue
-            if not isinstance(found.verdict, Taken):
+            if isinstance(found.verdict, Taken):
+                self.missing.took(kinds[found.sheet], found.verdict.row)
+            else:
+                self.missing.refused(kinds[found.sheet], found.cells)
                 self.report.refuse(kinds[found.sheet], found.sheet, found.row, found.cells, found.verdict.refusals)
             batch.append(found)
             if len(batch) == BATCH:
@@ -121,7 +128,7 @@ class _Import:
                     tx.execute(
                         "SELECT set_config('statement_timeout', %s, true), set_config('lock_timeout', %s, true)", (PATIENCE, PATIENCE)
                     )
-                    tx.execute("SELECT pg_advisory_xact_lock(%s)", (ONE_AT_A_TIME,))
+                    tx.execute("SELECT pg_advisory_xact_lock(%s)", (REGISTER,))
                     self._write(tx, batch, end)
                     # It got further: only deaths at one and the same batch count against the import.
                     tx.execute("UPDATE operations SET attempts = 0 WHERE id = %s", (self.job.id,))
@@ -149,6 +156,10 @@ class _Import:
                 remarks += [(refusal, False) for refusal in found.verdict.refusals]
         if end is not None and end.last and end.kind is OWNERS:
             remarks += [(remark, True) for remark in self._remarks_on_shares(tx)]
+        if end is not None and end.last:
+            missing = self.missing.of(end.kind, end.sheet, tx)
+            counts["missing"] = sum(remark.reason == NOT_IN_FILE for remark in missing)
+            remarks += [(remark, True) for remark in missing]
         progress["groups"] = sorted({*progress.get("groups", []), *(str(group) for group in taking.group_ids)})
         self._write_refusals(tx, remarks)
         progress["next"] = (end or batch[-1]).index + 1
@@ -157,7 +168,7 @@ class _Import:
         for counts in self.job.progress["sheets"]:
             if counts["sheet"] == sheet:
                 return counts  # type: ignore[no-any-return]
-        counts = {"sheet": sheet, "rows": 0, "created": 0, "changed": 0, "unchanged": 0, "refused": 0}
+        counts = {"sheet": sheet, "rows": 0, "created": 0, "changed": 0, "unchanged": 0, "refused": 0, "missing": 0}
         self.job.progress["sheets"].append(counts)
         return counts
 
@@ -179,15 +190,16 @@ class _Import:
         if not remarks:
             return
         first = self.job.progress["refusals"]
-        rows: list[Any] = []
-        for position, (r, taken) in enumerate(remarks, start=first):
-            rows += [self.job.id, position, r.sheet, r.row, r.column, r.value, r.reason, r.message, taken, self.job.id]
         one = "(%s, %s, %s, %s, %s, %s, %s, %s, %s, (SELECT group_id FROM imports WHERE id = %s))"
-        tx.execute(
-            'INSERT INTO import_refusals (import_id, position, sheet, row, "column", value, reason, message, taken, group_id) VALUES '
-            + ", ".join([one] * len(remarks)),
-            rows,
-        )
+        for start in range(0, len(remarks), AT_ONCE):
+            rows: list[Any] = []
+            for position, (r, taken) in enumerate(remarks[start : start + AT_ONCE], start=first + start):
+                rows += [self.job.id, position, r.sheet, r.row, r.column, r.value, r.reason, r.message, taken, self.job.id]
+            tx.execute(
+                'INSERT INTO import_refusals (import_id, position, sheet, row, "column", value, reason, message, taken, group_id) VALUES '
+                + ", ".join([one] * (len(rows) // 10)),
+                rows,
+            )
         self.job.progress["refusals"] = first + len(remarks)
 
     def _finish(self) -> None:
@@ -197,7 +209,11 @@ class _Import:
                 'SELECT sheet, row, "column", value, reason, message FROM import_refusals WHERE import_id = %s AND taken ORDER BY position',
                 (self.job.id,),
             )
-        report = vault().seal(self.report.content([Refusal(*remark) for remark in remarks]), REPORT)
+        of_file: list[Refusal] = []
+        missing: list[Refusal] = []
+        for remark in (Refusal(*columns) for columns in remarks):
+            (missing if remark.reason in (NOT_IN_FILE, PART_OF_REGISTER) else of_file).append(remark)
+        report = vault().seal(self.report.content(of_file, missing), REPORT)
         groups = self.job.progress.get("groups", [])
         self.job.progress["finished"] = True
         with self.job.step() as tx:

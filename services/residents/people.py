@@ -1,8 +1,9 @@
 """People and companies of the register, and how they belong to units: owners with shares, tenants with leases, family.
 
 A person is one record per group, known by the identity number (kept encrypted, found by its index) or, without one, by name
-and telephone in an estate. What concerns the household of a unit — share, emergency contact, special care, way of paying —
-stands on the membership, because one person may own several units.
+and telephone. What concerns the household of a unit — share, emergency contact, special care, way of paying — stands on the
+membership, because one person may own several units. Of two records that turned out to be one person the duplicate stays and
+names the survivor, so that whoever knows the one finds the other.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Person(Record, Base):
     phone: Mapped[str | None]  # the one for codes, calls and notices
     other_phones: Mapped[list[str]] = mapped_column(ARRAY(sa.Text))
     birthday: Mapped[date | None]
+    merged_into: Mapped[UUID | None] = mapped_column(sa.ForeignKey("people.id"))  # of whom this record was a duplicate
 
     @property
     def masked_phone(self) -> str:
@@ -79,15 +81,26 @@ class Membership(Record, Base):
     emergency_name: Mapped[str]
     emergency_phone: Mapped[str]
     payment_method: Mapped[str]
+    # Of family: the membership of the owner or tenant whose household it is, and with which it ends.
+    household_id: Mapped[UUID | None] = mapped_column(sa.ForeignKey("memberships.id"))
+    # Of register rows that spoke of this membership by another person's record: they are passed over like its own row.
+    former_digests: Mapped[list[bytes]] = mapped_column(ARRAY(sa.LargeBinary), default=list)
 
-    def entry(self, zone: str) -> pb.DirectoryEntry:
+    def covers(self, day: date) -> bool:
+        return (self.starts_on or date.min) <= day <= (self.ends_on or date.max)
+
+    def overlaps(self, first: date | None, last: date | None) -> bool:
+        """None: since ever, open."""
+        return (self.starts_on or date.min) <= (last or date.max) and (first or date.min) <= (self.ends_on or date.max)
+
+    def entry(self, zone: str, *, deleted: bool = False) -> pb.DirectoryEntry:
         """`zone` of the estate: a lease ends with the midnight that ends its last day there."""
         membership = pb.Membership(person_id=str(self.person_id), unit_id=str(self.unit_id), estate_id=str(self.estate_id), kind=self.kind)
         if self.starts_on:
-            membership.start_time.CopyFrom(_midnight(self.starts_on, zone))
+            membership.start_time.CopyFrom(_stamp(midnight(self.starts_on, zone)))
         if self.ends_on:
-            membership.end_time.CopyFrom(_midnight(self.ends_on + timedelta(days=1), zone))
-        return pb.DirectoryEntry(id=str(self.id), version=self.version, membership=membership)
+            membership.end_time.CopyFrom(_stamp(midnight(self.ends_on + timedelta(days=1), zone)))
+        return pb.DirectoryEntry(id=str(self.id), version=self.version, deleted=deleted, membership=membership)
 
 
 def follow_zone(tx: Transaction, estate_id: UUID) -> list[Membership]:
@@ -103,7 +116,12 @@ def follow_zone(tx: Transaction, estate_id: UUID) -> list[Membership]:
     return list(tx.session.execute(found).scalars())
 
 
-def _midnight(day: date, zone: str) -> Timestamp:
+def midnight(day: date, zone: str) -> datetime:
+    """The instant at which a day of the estate begins."""
+    return datetime.combine(day, time(), ZoneInfo(zone)).astimezone(UTC)
+
+
+def _stamp(at: datetime) -> Timestamp:
     stamp = Timestamp()
-    stamp.FromDatetime(datetime.combine(day, time(), ZoneInfo(zone)).astimezone(UTC))
+    stamp.FromDatetime(at)
     return stamp

@@ -1,7 +1,7 @@
 """What every record of the register has: a version, its place in the tree, and a line of history for each change.
 
 A record is no case: it has no lifecycle and no number. It is made by an import or a procedure, corrected when it was wrong,
-and every correction is kept with what stood there before (ARC-07; issue: correction of wrong records, with history).
+and every correction is kept with what stood there before (ARC-07).
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ from services.chassis.lifecycle import Act
 
 # Columns whose values never leave the vault: the history says that they changed, not from what to what.
 SECRET = frozenset(("identity_sealed", "identity_index"))
+
+# Advisory locks. Batches of imports take turns on REGISTER; what people correct, merge and transfer shares it among
+# themselves and takes turns on GROUP, one for each group, so that nobody looks for a person whom another is just making.
+REGISTER, GROUP = 7101, 7102
 
 
 @dataclass(slots=True)
@@ -50,6 +54,10 @@ class Record:
     created_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True))
     updated_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True))
 
+    @property
+    def etag(self) -> str:
+        return str(self.version)
+
     def correct(self, act: Act, **values: Any) -> bool:
         """Takes the values that differ. Returns whether there were any; then the version grows and the history gets a line."""
         before = {name: getattr(self, name) for name, value in values.items() if getattr(self, name) != value}
@@ -59,9 +67,22 @@ class Record:
             setattr(self, name, values[name])
         self.version += 1
         self.updated_at = act.now
-        after = {name: values[name] for name in before}
-        self.__dict__.setdefault("_corrections", []).append(Correction(self.version, _written(before), _written(after)))
+        self._remember(before, {name: values[name] for name in before})
         return True
+
+    def note(self, act: Act, before: dict[str, Any], after: dict[str, Any]) -> None:
+        """A line of history, and a version, for what is no column of its own: two people became one, a unit changed hands."""
+        self.version += 1
+        self.updated_at = act.now
+        self._remember(before, after)
+
+    def begin(self, act: Act, **values: Any) -> None:
+        """The first line of the history of a record that somebody made by hand: who, and why."""
+        self.version, self.created_at, self.updated_at = 1, act.now, act.now
+        self._remember({}, values)
+
+    def _remember(self, before: dict[str, Any], after: dict[str, Any]) -> None:
+        self.__dict__.setdefault("_corrections", []).append(Correction(self.version, _written(before), _written(after)))
 
     def taken_corrections(self) -> list[Correction]:
         return self.__dict__.pop("_corrections", [])  # type: ignore[no-any-return]
@@ -79,8 +100,13 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def take_turn(tx: Transaction, group_id: UUID) -> None:
+    """Held until the commit. Raises Unavailable(LOCKED) while a batch of an import takes longer than the lock's patience."""
+    tx.execute("SELECT pg_advisory_xact_lock_shared(%s), pg_advisory_xact_lock(%s, hashtext(%s))", (REGISTER, GROUP, str(group_id)))
+
+
 def keep_history(tx: Transaction, records: Iterable[Record], reason: str) -> None:
-    """Writes what was corrected on these records; creating one is no correction and is told by its own dates."""
+    """Writes what was corrected on these records; what an import creates is no correction and is told by its own dates."""
     rows: list[Any] = []
     count = 0
     for record in records:

@@ -11,11 +11,10 @@ from openpyxl.cell import WriteOnlyCell
 from openpyxl.styles import Font, PatternFill
 
 from services.residents.register_cells import NotCalculated
-from services.residents.register_file import SheetKind
+from services.residents.register_file import REASON, ROW, SheetKind
 from services.residents.register_rows import Refusal
 
-REASON, ROW = "原因", "原行号"
-REMARKS = "提示"  # no sheet of a register is called so: an import of this file passes over it
+REMARKS, MISSING = "提示", "缺失"  # no sheet of a register is called so: an import of this file passes over them
 _WRONG = PatternFill("solid", fgColor="FFFFC7CE")
 _BOLD = Font(bold=True)
 
@@ -43,9 +42,15 @@ class RefusalsWorkbook:
         reasons = "；".join(refusal.message for refusal in refusals)
         self._sheets[title].append([*values, self._cell(title, reasons), row])
 
-    def content(self, remarks: Sequence[Refusal]) -> bytes:
-        """The .xlsx file, with a sheet of what was taken but wants completing."""
-        if remarks or not self._sheets:
+    def content(self, remarks: Sequence[Refusal], missing: Sequence[Refusal] = ()) -> bytes:
+        """The .xlsx file, with a sheet of what was taken but wants completing, and one of what an earlier file had and this one has not."""
+        if missing:
+            sheet = self._workbook.create_sheet(MISSING)
+            sheet.column_dimensions["C"].width, sheet.column_dimensions["D"].width = 32, 70
+            sheet.append([WriteOnlyCell(sheet, heading) for heading in ("工作表", "列", "内容", "说明")])
+            for r in missing:
+                sheet.append([r.sheet, r.column, _text(r.value), r.message])
+        if remarks or not (self._sheets or missing):
             sheet = self._workbook.create_sheet(REMARKS)
             sheet.append([WriteOnlyCell(sheet, heading) for heading in ("工作表", "行号", "列", "内容", REMARKS)])
             for r in remarks:

@@ -272,6 +272,11 @@ def masked_phone(phone: str) -> str:
     return phone[:3] + "*" * (len(phone) - 7) + phone[-4:]
 
 
+def masked_name(name: str) -> str:
+    """`张*`, `欧**`; of long names, companies' mostly, the first two characters: `成都***`."""
+    return name[:1] + "*" * (len(name) - 1) if len(name) <= 4 else name[:2] + "***"
+
+
 _CITIZEN_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 _CREDIT_ALPHABET = "0123456789ABCDEFGHJKLMNPQRTUWXY"
 _CREDIT_WEIGHTS = (1, 3, 9, 27, 19, 26, 16, 17, 20, 29, 25, 13, 8, 24, 10, 30, 28)

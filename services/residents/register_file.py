@@ -134,6 +134,8 @@ STAFF = SheetKind(
 )
 # In the order in which they are taken in, whatever their order in the file: later ones refer to earlier ones.
 KINDS = (ESTATES, UNITS, OWNERS, TENANTS, PARKING, STAFF)
+# Columns that the report of an import adds to a sheet of refused rows (refusals.py).
+REASON, ROW = "原因", "原行号"
 NO_SHEET = f"工作簿中没有可识别的工作表（应包含：{'、'.join(kind.name for kind in KINDS)}）"
 
 
@@ -155,6 +157,7 @@ class Sheet:
     header_row: int  # as Excel counts; 0: no header was found
     positions: dict[str, int] = field(default_factory=dict)  # column → index in a row
     missing: tuple[str, ...] = ()  # needed columns that the header lacks
+    corrections: bool = False  # refused rows of an earlier import, corrected: a part of the register however many they are
 
 
 class RegisterFile:
@@ -219,7 +222,8 @@ class RegisterFile:
             positions = _columns_in(kind, values)
             if len(positions) > len(best.positions):
                 missing = tuple(column.name for column in kind.columns if column.needed and column.name not in positions)
-                best = Sheet(kind, worksheet.title, number, positions, missing)
+                corrections = {REASON, ROW} <= {_heading(value) for value in values}
+                best = Sheet(kind, worksheet.title, number, positions, missing, corrections)
         if len(best.positions) < 3:  # a title that happens to be called like a column is no header
             return Sheet(kind, worksheet.title, 0, {}, tuple(column.name for column in kind.columns if column.needed))
         return best

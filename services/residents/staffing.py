@@ -11,7 +11,7 @@ from services.chassis.errors import Conflict, Forbidden, InvalidInput, Violation
 from services.chassis.events import Happened, append
 from services.chassis.lifecycle import Act
 from services.chassis.reactions import every
-from services.residents import accounts, leave, rosters
+from services.residents import leave, rosters, sessions
 from services.residents.departments import decides_on, lineage
 from services.residents.directory import publish
 from services.residents.leave import Leave, standing_posts
@@ -47,7 +47,7 @@ def retire(tx: Transaction, act: Act, person: Staff, successor_id: UUID | None =
     ended = _end_posts(tx, act, person)
     person.correct(act, state="LEFT", retired_at=act.now)
     keep_history(tx, [person], act.reason)
-    accounts.end_sessions(tx, f"staff/{person.id}")
+    sessions.end_sessions(tx, f"staff/{person.id}")
     rosters.tell(tx, rosters.clear(tx, act, person.id))
     leave.clear(tx, act, person.id)
     if not tx.execute("SELECT 1 FROM dir_posts WHERE staff_id = %s LIMIT 1", (person.id,)):

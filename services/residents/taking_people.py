@@ -3,6 +3,10 @@
 Who a row is about is found by the identity number in the group; without one by name and telephone in the estate; and when
 neither is found but the unit has exactly one member of that name whom the file does not name otherwise, the row corrects
 that person's number. Two people of one name in one unit are kept apart by what the file says of both.
+
+A row that a membership of its unit remembers is passed over before anybody is looked for: what was corrected, merged or
+transferred in Steward since stays. A name and telephone of a record that was merged mean the survivor, whose own name and
+telephones such a row does not touch.
 """
 
 from __future__ import annotations
@@ -45,11 +49,13 @@ class _Crowd:
         of_units = Membership.unit_id.in_([unit.id for unit in self.units.values()])
         memberships = taking.found(Membership, of_units, Membership.kind == kind)
         known = {person.id for person in people}
-        others = {membership.person_id for membership in memberships} - known
+        others = {membership.person_id for membership in memberships} | {p.merged_into for p in people if p.merged_into}
+        others -= known
         people += taking.found(Person, Person.id.in_(others)) if others else []
         self.people = {person.id: person for person in people}
         self.by_index = {(p.group_id, p.identity_index): p for p in people if p.identity_index}
-        self.by_name = {(p.estate_id, p.name, p.phone): p for p in people if p.phone}
+        self.by_name = {(p.estate_id, p.name, p.phone): self._survivor(p) for p in people if p.phone}
+        self.duplicates = {(p.estate_id, p.name, p.phone) for p in people if p.phone and p.merged_into}
         self.memberships: dict[UUID, list[Membership]] = {}
         for membership in memberships:
             self.memberships.setdefault(membership.unit_id, []).append(membership)
@@ -59,36 +65,52 @@ class _Crowd:
 
     def _row(self, row: OwnerRow | TenantRow) -> str:
         estate, unit = self.estates[row.estate], self.units[row.estate, row.unit]
+        brought = digest(row)
+        if any(brought in (m.register_digest, *m.former_digests) for m in self.memberships.get(unit.id, ())):
+            return UNCHANGED
         person = self._known(row.person, estate)
         membership = self._membership(row, unit, person) if person else None
-        if membership is not None and membership.register_digest == digest(row):
-            return UNCHANGED
         if person is None:
             person = self._corrected(row, unit)
             membership = self._membership(row, unit, person) if person else None
         changed = False
+        merged = self._names_duplicate(row.person, estate)
         if person is None:
             person = self._person(row.person, estate)
+        elif merged:
+            changed = self._complete(person, row.person)
         else:
             changed = self._correct(person, row.person)
         if membership is None:
             self._join(row, unit, estate, person)
             return CREATED
-        membership.register_digest = digest(row)
-        if self.taking.correct(membership, **_values(row)):
+        if merged and membership.register_digest:  # the file has rows of both: neither is to undo the other each time
+            membership.former_digests = [*membership.former_digests, membership.register_digest]
+        membership.register_digest = brought
+        values = _values(row)
+        if membership.former_digests:  # two of the register's memberships in one: neither row speaks of all of its share
+            values.pop("share", None)
+        if self.taking.correct(membership, **values):
             self.taking.tell(membership.entry(estate.time_zone))
             changed = True
         return CHANGED if changed else UNCHANGED
 
     # Who it is
 
+    def _survivor(self, person: Person) -> Person:
+        return self.people[person.merged_into] if person.merged_into else person
+
+    def _names_duplicate(self, cells: PersonCells, estate: Estate) -> bool:
+        """Whether name and telephone are those of a record that was merged into another."""
+        return bool(cells.phones) and (estate.id, cells.name, cells.phones[0]) in self.duplicates
+
     def _known(self, cells: PersonCells, estate: Estate) -> Person | None:
         named = self.by_name.get((estate.id, cells.name, cells.phones[0])) if cells.phones else None
         if not cells.identity:
             return named
         person = self.by_index.get((estate.group_id, identity_index(cells.identity)))
-        if person is None and named is not None and named.identity_index is None:
-            return named  # the number that was missing is there now
+        if person is None and named is not None and (named.identity_index is None or self._names_duplicate(cells, estate)):
+            return named  # the number that was missing is there now, or the number was the duplicate's
         return person
 
     def _corrected(self, row: OwnerRow | TenantRow, unit: Unit) -> Person | None:
@@ -147,6 +169,17 @@ class _Crowd:
         self._remember(person)
         return changed
 
+    def _complete(self, person: Person, cells: PersonCells) -> bool:
+        """What the survivor of a merge lacks; what he has was decided when the two became one."""
+        values: dict[str, Any] = {}
+        if cells.identity and person.identity_index is None:
+            values |= {"identity_index": identity_index(cells.identity), "identity_sealed": sealed_identity(cells.identity)}
+        if cells.birthday and person.birthday is None:
+            values["birthday"] = cells.birthday
+        changed = self.taking.correct(person, **values)
+        self._remember(person)
+        return changed
+
     def _remember(self, person: Person) -> None:
         self.people[person.id] = person
         if person.identity_index:
@@ -176,7 +209,7 @@ class _Crowd:
 
 _NOTHING: dict[str, Any] = {
     "starts_on": None, "ends_on": None, "share": None, "owner_consent": None, "care_marks": [], "emergency_name": "", "emergency_phone": "",
-    "payment_method": "",
+    "payment_method": "", "household_id": None, "former_digests": [],
 }  # fmt: skip
 
 

@@ -11,8 +11,10 @@ import pytest
 from services.chassis.db import Database
 from services.chassis.jobs import work_once
 from services.chassis.migrate import migrate
-from services.chassis.testing import Api, serving
+from services.chassis.testing import Api, a_tree, serving
 from services.residents import importing, jobs  # noqa: F401 - registers the operation
+from tests.residents.desk import Desk, a_desk
+from tests.residents.doors import Doors
 from tests.residents.registers import Imported, look
 
 _numbers = count(1)
@@ -56,3 +58,15 @@ def api(database_of: Callable[[str], Database]) -> Iterator[Api]:
     database_of("residents")
     with serving("residents") as (_, client):
         yield client
+
+
+@pytest.fixture
+def doors(api: Api, database_of: Callable[[str], Database]) -> Doors:
+    database = database_of("residents")
+    return Doors(api, database, a_tree(database))
+
+
+@pytest.fixture
+def new_desk(api: Api, database_of: Callable[[str], Database]) -> Callable[..., Desk]:
+    """`new_desk(estates=2, owners=[…])`: a group of the test's own in the database that the server has."""
+    return lambda **options: a_desk(api, database_of("residents"), **options)

@@ -18,7 +18,7 @@ from services.chassis.db import Database
 from services.chassis.errors import Unauthenticated
 from services.chassis.rpc import Server, fill_directory
 from services.chassis.testing import INTERNAL, Api, Caller, Refused, Tree, a_tree, published
-from services.residents import accounts
+from services.residents import sessions
 from services.residents.staff import Post, Staff
 from services.residents.staffing import follow_register
 from steward.options.v1 import options_pb2
@@ -269,7 +269,7 @@ def test_who_is_on_the_early_shift_now_may_act_as_its_clerk(office: Office) -> N
 def grants(office: Office, who: Caller) -> set[Grant]:
     """What the register lets somebody do now."""
     with office.database.read() as tx:
-        live = accounts.live(tx, who.name)
+        live = sessions.live(tx, who.name)
     return set(live.grants) if live else set()
 
 
@@ -544,18 +544,18 @@ def test_who_leaves_can_do_nothing_from_then_on_and_stands_nowhere_any_more(offi
     office.call("PROJECT_MANAGER", "RecordLeave", **office.leave(leaver, office.at(5, 0), office.at(6, 0)))
     office.call("PROJECT_MANAGER", "RecordLeave", **office.leave(ill, now - HOUR, deputy=leaver.name))
     with office.database.transaction() as tx:
-        session = accounts.open_session(tx, leaver.name)
+        session = sessions.open_session(tx, leaver.name)
     with office.database.read() as tx:
-        assert accounts.behind(tx, session.access).id == str(leaver.id)
+        assert sessions.behind(tx, session.access).id == str(leaver.id)
 
     gone = office.call("ADMIN_HR", "RetireStaff", name=office.name_of(leaver), successor=successor.name, reason="合同到期")
 
     assert (gone.state, list(gone.roles)) == (pb.StaffMember.LEFT, [])
     with office.database.read() as tx, pytest.raises(Unauthenticated) as ended:
-        accounts.behind(tx, session.access)
+        sessions.behind(tx, session.access)
     assert ended.value.reason == "SESSION_ENDED"
-    with pytest.raises(Unauthenticated):
-        accounts.refresh_session(office.database, session.refresh)
+    with office.database.transaction() as tx, pytest.raises(Unauthenticated):
+        sessions.refresh_session(tx, session.refresh)
     assert grants(office, leaver) == set()
     assert office.roster(2, 3) == []
     assert next(line[2] for line in office.roster(-1, 1) if line[0] == running.staff) < now + HOUR

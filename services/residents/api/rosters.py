@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 from services.chassis import directory
 from services.chassis.db import Transaction
-from services.chassis.errors import Conflict, InvalidInput, NotFound, Violation
+from services.chassis.errors import InvalidInput, NotFound, Violation
 from services.chassis.names import PAGE, identifier, instant, last, page_after, page_position, page_token, stamp
 from services.residents import leave as leaves
 from services.residents import rosters, staffing
@@ -230,7 +230,7 @@ def _person(tx: Transaction, staff_id: UUID, field: str) -> Staff:
 
 def _one_estate(tx: Transaction) -> directory.Estate:
     if tx.estate is None:
-        raise Conflict("name one estate, not estates/-", reason="ESTATE_REQUIRED")
+        raise InvalidInput("name one estate, not estates/-", reason="ESTATE_REQUIRED")
     return tx.estate
 
 
