@@ -1,4 +1,4 @@
-"""What an estate's people owe day by day, and what the 17:00 check of repairs (REP-26) finds."""
+"""What an estate's people owe day by day, what Steward does for them at set times, and what the 17:00 check (REP-26) finds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from services.chassis.db import Transaction
 from services.chassis.duties import Duty, DutyTask
 from services.chassis.errors import InvalidInput, Violation
 from services.chassis.lifecycle import Act
-from services.work_orders import policies
+from services.work_orders import askers, policies, spot_checks
 from services.work_orders.repairs import ACCEPTED, OPEN, Repair
 from steward.work_orders.v1 import events_pb2 as events
 
@@ -24,6 +24,8 @@ MOST = 1000  # orders of one check; an estate with more has another problem
 DUTIES = (
     Duty(REPAIR_CHECK, "FREQ=DAILY", at=policies.CHECK_AT, opens=timedelta(minutes=30), roles=("EARLY_SHIFT_CLERK", "CUSTOMER_ASSISTANT"),
          early_shift=True, superiors=("CS_SUPERVISOR",), ladder=("CS_SUPERVISOR", "PROJECT_MANAGER", "MANAGEMENT_DEPT_MANAGER"), rules="REP-26"),
+    Duty("follow_up_plan", "FREQ=DAILY", at="00:00", opens=timedelta(0), roles=(), ladder=(), instead=askers.plan_day, rules="REP-25"),
+    Duty("spot_check_draw", "FREQ=MONTHLY;BYMONTHDAY=1", at="09:00", opens=timedelta(0), roles=(), ladder=(), instead=spot_checks.draw, rules="FUP-18"),
 )  # fmt: skip
 
 

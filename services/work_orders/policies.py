@@ -31,6 +31,41 @@ FOLLOWUP_MAX_ROUNDS = Policy(
 )
 FOLLOWUP_HOURS = Policy("followup.hours", "text", "09:00-20:00", "FUP-26", says="when households are telephoned and visited")
 FOLLOWUP_CUTOFF = Policy("followup.cutoff", "text", "17:00", "REP-25", says="orders returned later are followed up on the next duty day")
+FOLLOWUP_FIRST = Policy(
+    "followup.first", "text", "EARLY_SHIFT_CLERK", "REP-25 FUP-02 FUP-04", says="to whom follow-ups fall first; the others after him",
+    choices=("EARLY_SHIFT_CLERK", "BUILDING_BUTLER", "CUSTOMER_ASSISTANT"),
+)  # fmt: skip
+FOLLOWUP_ATTEMPT_GAP = Policy(
+    "followup.attempt_gap", "seconds", 3600, "FUP-27", least=0, most=86_400, says="attempts closer together count as one"
+)
+FOLLOWUP_APPOINTMENT_DAYS = Policy(
+    "followup.appointment_days", "count", 7, "FUP-22", least=1, most=30, says="how far ahead a household is given an appointment"
+)
+FOLLOWUP_SOLUTION = Policy(
+    "followup.solution", "seconds", 72 * 3600, "FUP-23", least=3600, most=30 * 86_400, says="put right when no other time was agreed"
+)
+FOLLOWUP_SOLUTION_DAYS = Policy(
+    "followup.solution_days", "count", 30, "FUP-23", least=1, most=90, says="how far ahead a solution may be promised"
+)
+FOLLOWUP_PLAN_DAYS = Policy(
+    "followup.plan_days", "count", 90, "FUP-21", least=1, most=366, says="reports of these days make a problem frequent"
+)
+
+SPOTCHECK_SUPERVISOR = Policy(
+    "spotcheck.rate.supervisor", "ratio", 0.10, "FUP-15 FUP-18", least=0.01, most=1.0, says="of a month's valid follow-ups, tier 1"
+)
+SPOTCHECK_MANAGER = Policy(
+    "spotcheck.rate.manager", "ratio", 0.05, "FUP-16 FUP-18", least=0.01, most=1.0, says="of a month's valid follow-ups, tier 2"
+)
+SPOTCHECK_QUALITY = Policy(
+    "spotcheck.rate.quality", "ratio", 0.03, "FUP-17 FUP-18", least=0.01, most=1.0, says="of a month's valid follow-ups, tier 3"
+)
+SPOTCHECK_LEAST = Policy("spotcheck.least", "count", 1, "FUP-18", least=1, most=100, says="a tier checks where there was any follow-up")
+SPOTCHECK_SECOND = Policy(
+    "spotcheck.second_tier", "text", "PROJECT_MANAGER", "FUP-16 X-48", says="who makes the second tier of the spot check",
+    choices=("PROJECT_MANAGER", "ENGINEERING_MANAGER"),
+)  # fmt: skip
+SPOTCHECK_DUE_DAY = Policy("spotcheck.due_day", "count", 15, "FUP-18", least=2, most=28, says="day of the month by whose end they are done")
 
 URGE_INTERVAL = Policy("repair.urge_interval", "seconds", 600, "REP-10", least=0, most=86_400, says="between two urgings of one order")
 

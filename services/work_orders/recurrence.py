@@ -19,10 +19,11 @@ def earlier(tx: Transaction, estate_id: UUID, unit_id: UUID | None, location: st
     The place is the unit, or in a public area the place in words.
     """
     since = reported_at - timedelta(days=tx.terms().number(policies.RECURRENCE_DAYS))
+    place, where = ("unit_id = %s", unit_id) if unit_id else ("unit_id IS NULL AND btrim(location) = btrim(%s)", location)
     rows = tx.execute(
-        "SELECT id FROM repairs WHERE estate_id = %s AND category = %s AND accepted_at BETWEEN %s AND %s AND state IN ('ACCEPTED', 'FILED')"
-        " AND CASE WHEN %s THEN unit_id IS NULL AND btrim(location) = btrim(%s) ELSE unit_id = %s END ORDER BY accepted_at DESC LIMIT 1",
-        (estate_id, category, since, reported_at, unit_id is None, location, unit_id),
+        f"SELECT id FROM repairs WHERE estate_id = %s AND category = %s AND {place} AND accepted_at BETWEEN %s AND %s"
+        " AND state IN ('ACCEPTED', 'FILED') ORDER BY accepted_at DESC LIMIT 1",
+        (estate_id, category, where, since, reported_at),
     )
     return rows[0][0] if rows else None
 

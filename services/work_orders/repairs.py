@@ -6,10 +6,12 @@ The tables below are the process; the class holds what they cannot say. No grpc,
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column, relationship
@@ -21,13 +23,15 @@ from services.chassis.directory import Estate
 from services.chassis.errors import Conflict, IllegalMove, InvalidInput, Violation
 from services.chassis.lifecycle import SYSTEM, Act, Case, Change, Lifecycle, Move, stays
 from services.chassis.names import money, stamp
-from services.work_orders import policies
+from services.work_orders import archive, policies
+from services.work_orders.archive import MATERIAL, Part, PutIn
 from steward.work_orders.v1 import events_pb2 as events
 
 PNG = b"\x89PNG\r\n\x1a\n"
 URGENT = frozenset({"BURST_PIPE", "SMOKING_APPLIANCE", "WATER_CUT", "POWER_CUT", "CIRCUIT_HAZARD"})  # REP-06, REP-07
 MANAGERS = frozenset({"ENGINEERING_SUPERVISOR", "PROJECT_MANAGER"})
 FRONT_LINE = frozenset({"CUSTOMER_ASSISTANT", "CS_SUPERVISOR", "PROJECT_MANAGER"})
+REMARK = "remark"  # what the timeline calls a comment that is for staff alone
 
 
 class State(enum.StrEnum):
@@ -88,6 +92,10 @@ def his_own_or_manager(repair: Repair, who: Principal) -> bool:
     return his_own(repair, who) or manager(repair, who)
 
 
+def his_own_or_desk(repair: Repair, who: Principal) -> bool:
+    return his_own(repair, who) or manager(repair, who) or who.holds(FRONT_LINE)
+
+
 LIFECYCLE = Lifecycle(State, REPORTED, [
     #    action       from                               to          narrows                              rules
     Move("survey",    {REPORTED},                        SURVEYED,                                        rules="REP-11 REP-12"),
@@ -112,6 +120,7 @@ LIFECYCLE = Lifecycle(State, REPORTED, [
     Move("hand_over", IN_HAND,                           DISPATCHED, when=has_technician, by=SYSTEM,      rules="ORG-06 REP-13"),
     Move("hand_over", IN_HAND,                           REPORTED,   when=has_no_technician, by=SYSTEM,   rules="ORG-06 REP-09"),
     Move("replan",    {ON_SITE},                         ON_SITE,    only=his_own,                        rules="REP-17"),
+    *stays("appoint", {REPORTED, SURVEYED, DISPATCHED, TAKEN, REWORK}, only=his_own_or_desk,               rules="REP-14"),
     *stays("urge",    OPEN,                                          rules="REP-10"),
     *stays("comment", set(State),                                    rules="REP-35"),
     *stays("pause",   {SURVEYED, DISPATCHED, TAKEN, ON_SITE, REWORK}, only=his_own_or_manager,            rules="REP-35"),
@@ -155,6 +164,7 @@ class Charge(Base):
     quantity: Mapped[int]
     unit_price: Mapped[Decimal] = mapped_column(sa.Numeric(12, 2))
     reason: Mapped[str]
+    kind: Mapped[str] = mapped_column(default=MATERIAL)
     added_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True))
 
     @property
@@ -222,12 +232,19 @@ class Repair(Case, Base):
     urged_at: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
     recurs_id: Mapped[UUID | None]
     duplicate_of_id: Mapped[UUID | None]
+    price_explained: Mapped[bool] = mapped_column(default=False)
+    explained_only: Mapped[bool] = mapped_column(default=False)
+    archive_gap: Mapped[str] = mapped_column(default="")
 
     charges: Mapped[list[Charge]] = relationship(Charge, order_by=Charge.added_at, lazy="selectin")
 
     @classmethod
     def owned_by(cls) -> tuple[Any, Any]:
         return cls.reporter_id, cls.unit_id
+
+    @classmethod
+    def began_at(cls) -> Any:
+        return cls.reported_at
 
     @classmethod
     def report(
@@ -248,8 +265,9 @@ class Repair(Case, Base):
         appointment_at: datetime | None = None,
         expected_by: datetime | None = None,
         recurs_id: UUID | None = None,
+        price_explained: bool = False,
     ) -> Repair:
-        """REP-01, REP-03, REP-04, REP-06. Raises InvalidInput for a place or a time that cannot be."""
+        """REP-01, REP-03, REP-04, REP-05, REP-06. Raises InvalidInput for a place or a time that cannot be."""
         if unit_id is None and not location.strip():
             raise _wrong("repair.location", "is required for a public area", "REP-03")
         for field, at in (("repair.appointment_time", appointment_at), ("repair.expected_by", expected_by)):
@@ -261,7 +279,7 @@ class Repair(Case, Base):
             unit_id=unit_id, unit=unit, location=location, category=category, description=description, channel=channel,
             urgent=urgent or category in URGENT, reporter_id=reporter_id, reporter_name=reporter_name, contact_phone=contact_phone,
             receiver=str(act.principal), reported_at=act.now, appointment_at=appointment_at, expected_by=expected_by, rework_count=0,
-            urge_count=0, paused=False, recurs_id=recurs_id,
+            urge_count=0, paused=False, recurs_id=recurs_id, price_explained=price_explained, explained_only=False, archive_gap="",
         )  # fmt: skip
         repair.open(act, "report")
         repair.record(
@@ -305,6 +323,15 @@ class Repair(Case, Base):
             self._appoint(act, appointment_at)
         self._happened(events.RepairDispatched(technician=self.handler or ""), act)
 
+    def appoint(self, act: Act, at: datetime) -> None:
+        """REP-14: the visit is booked with the household."""
+        if at < act.now:
+            raise _wrong("appointment_time", "must not lie in the past", "REP-14")
+        self.move("appoint", act, note=f"{at.astimezone(ZoneInfo(act.terms.zone)):%Y-%m-%d %H:%M} {act.reason}".rstrip())
+        self._appoint(act, at)
+        appointed = events.RepairAppointed(technician=self.handler or "", reporter=_person(self.reporter_id), appointment_time=stamp(at))
+        self._happened(appointed, act)
+
     def take(self, act: Act, technician_id: UUID) -> None:
         """REP-09: the technician signs for the order."""
         self.move("take", act, technician_id=technician_id)
@@ -320,7 +347,9 @@ class Repair(Case, Base):
         self.move("arrive", act, arrived_at=self.arrived_at or act.now)
         self._happened(events.RepairArrived(technician=self.handler or ""), act)
 
-    def charge(self, act: Act, item: str, quantity: int, unit_price: Decimal, reason: str, override_reason: str = "") -> None:
+    def charge(
+        self, act: Act, item: str, quantity: int, unit_price: Decimal, reason: str, override_reason: str = "", kind: str = MATERIAL
+    ) -> None:
         """REP-05: another price needs another consent. REP-34: what comes back within the guarantee is free, or a reason is recorded."""
         if self.state == ON_SITE and self.recurs_id is not None and len(override_reason.strip()) < 2:
             raise Conflict("this fault came back within the guarantee and is repaired free", reason="WITHIN_GUARANTEE", rule="REP-34")
@@ -328,7 +357,7 @@ class Repair(Case, Base):
         self.move("charge", act, note=f"{note} ({override_reason})" if self.recurs_id is not None else note)
         charge = Charge(
             id=new_id(), group_id=self.group_id, company_id=self.company_id, estate_id=self.estate_id, repair_id=self.id,
-            item=item, quantity=quantity, unit_price=unit_price, reason=reason, added_at=act.now,
+            item=item, quantity=quantity, unit_price=unit_price, reason=reason, kind=kind, added_at=act.now,
         )  # fmt: skip
         if self.charge_total + charge.amount > Decimal("99999999.99"):
             raise _wrong("charge.unit_price", "makes the order dearer than any repair", "REP-05")
@@ -341,17 +370,31 @@ class Repair(Case, Base):
         self.move("consent", act, note=method, consent_method=method, consent_by=given_by, consent_at=act.now)
         self._happened(events.RepairConsented(), act)
 
-    def complete(self, act: Act, work_done: str) -> None:
-        """REP-18; nothing chargeable and no changed plan is finished without the household's consent (REP-05, REP-15, REP-17)."""
-        if self.state == ON_SITE and (self.charges or (self.repair_plan and self.unit_id)) and self.consent_at is None:
-            raise Conflict("the household has not agreed to the plan and its charges yet", reason="CONSENT_MISSING", rule="REP-05")
-        self.move("complete", act, work_done=work_done, completed_at=act.now)
+    def complete(
+        self, act: Act, work_done: str, parts: Sequence[PutIn] = (), before: Sequence[Part] = (), *, explained_only: bool = False
+    ) -> list[Part]:
+        """REP-18; nothing chargeable and no changed plan is finished without the household's consent (REP-05, REP-15, REP-17), and no
+        part is put in that is not recorded and shown (REP-16). Returns the parts to be kept with those of `before`.
+        """
+        self.LIFECYCLE.legal(self, "complete", act.principal)
+        put_in: list[Part] = []
+        if not self.paused:
+            if (self.charges or (self.repair_plan and self.unit_id)) and self.consent_at is None:
+                raise Conflict("the household has not agreed to the plan and its charges yet", reason="CONSENT_MISSING", rule="REP-05")
+            if explained_only and parts:
+                what = [Violation("parts", "cannot be put in where nothing is repaired")]
+                raise InvalidInput(
+                    "nothing was repaired, and yet parts were put in", reason="EXPLAINED_ONLY", rule="REP-33", violations=what
+                )
+            put_in = archive.recorded(self, parts, before, act)
+        self.move("complete", act, work_done=work_done, completed_at=act.now, explained_only=explained_only)
         self._happened(
             events.RepairCompleted(
                 technician=self.handler or "", reporter=_person(self.reporter_id), unit_id=_text(self.unit_id), charge_total=self._money()
             ),
             act,
         )
+        return put_in
 
     def accept(self, act: Act, attitude: int, quality: int, comment: str, signed_by: str) -> None:
         """REP-19, REP-20, REP-22."""
@@ -384,9 +427,12 @@ class Repair(Case, Base):
             events.RepairRejected(technician=self.handler or "", rework_count=self.rework_count, reporter=_person(self.reporter_id)), act
         )
 
-    def file(self, act: Act) -> None:
-        """REP-23, REP-24, REP-28."""
-        self.move("file", act)
+    def file(self, act: Act, parts: Sequence[Part] = (), vouchers: Mapping[str, str] | None = None, missing_reason: str = "") -> None:
+        """REP-23, REP-24, REP-28: with all its documents, those of its parts included, or with the reason why one is missing."""
+        self.LIFECYCLE.legal(self, "file", act.principal)
+        archive.hand_in(parts, vouchers or {})
+        gap = archive.gap(self, parts, missing_reason)
+        self.move("file", act, note=f"{act.reason} ({gap})".lstrip() if gap else "", archive_gap=gap)
         self._happened(events.RepairFiled(), act)
 
     def reopen(self, act: Act) -> None:
@@ -430,8 +476,13 @@ class Repair(Case, Base):
         self.move("urge", act, urge_count=self.urge_count + 1, urged_at=act.now)
         self._happened(events.RepairUrged(technician=self.handler or "", urge_count=self.urge_count), act)
 
-    def comment(self, act: Act) -> None:
-        self.move("comment", act)
+    def comment(self, act: Act, internal: bool = False) -> None:
+        """REP-35; an internal one is a REMARK of the timeline, which residents do not see."""
+        if not internal:
+            self.move("comment", act)
+            return
+        self.LIFECYCLE.legal(self, "comment", act.principal)
+        self.note(REMARK, act, from_state=self.state, to_state=self.state)
 
     def pause(self, act: Act) -> None:
         self.move("pause", act, paused=True, pause_reason=act.reason)
@@ -491,7 +542,7 @@ class Repair(Case, Base):
         self._happened(events.RepairCancelled(technician=technician, reporter=reporter), act)
 
     def absorb(self, act: Act, duplicate: Repair, told: list[Change]) -> None:
-        """Takes over what people said about its duplicate (`told`: its comments and urgings), and its urgency."""
+        """Takes over what people said about its duplicate (`told`: its comments, remarks and urgings), and its urgency."""
         if self.state not in OPEN:
             raise Conflict(f"{self.number} is {self.state} and cannot take over an order", reason="SURVIVOR_CLOSED", rule="REP-35")
         self.urge_count += duplicate.urge_count

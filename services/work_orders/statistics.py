@@ -1,28 +1,25 @@
 """Figures of a month's repairs (REP-29), in one statement that adds up what it reads by index.
 
-The month is each estate's own: a report of 23:30 in Chengdu belongs to its day there. The scope of the caller is repeated
-as a predicate; row-level security alone would read every row.
+The month is each estate's own (`months`). The scope of the caller is repeated as a predicate; row-level security alone would
+read every row.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
 from services.chassis.clocks import Clock
 from services.chassis.db import Transaction
+from services.work_orders.months import in_month, nodes
 from services.work_orders.repairs import Repair, State
 
 TIMED = ("on_site", "resolve")  # clocks that say whether a repair was in time
 GOOD = 4  # of one to five
-WIDEST_ZONE = timedelta(hours=14)  # of any zone from UTC, on either side
 
 DONE_WITH = (State.ACCEPTED, State.FILED)
-
-nodes = sa.table("dir_nodes", sa.column("id"), sa.column("zone"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +45,6 @@ def of_month(tx: Transaction, month: str) -> list[Line]:
 
 
 def query(tx: Transaction, month: str) -> sa.Select[*tuple[Any, ...]]:
-    first = date(int(month[:4]), int(month[5:]), 1)
-    following = (first + timedelta(days=31)).replace(day=1)
-    begins, ends = (datetime(day.year, day.month, day.day, tzinfo=UTC) for day in (first, following))
-    local_day = sa.cast(sa.func.timezone(nodes.c.zone, Repair.reported_at), sa.Date)
     breached = (
         sa.select(sa.literal(1))
         .where(Clock.aggregate_id == Repair.id, Clock.name.in_(TIMED), Clock.breached_at.is_not(None), tx.inside(Clock))
@@ -75,7 +68,6 @@ def query(tx: Transaction, month: str) -> sa.Select[*tuple[Any, ...]]:
             sa.func.coalesce(sa.func.sum(Repair.quality).filter(accepted), 0),
         )
         .join(nodes, nodes.c.id == Repair.estate_id)
-        .where(tx.inside(Repair), Repair.reported_at >= begins - WIDEST_ZONE, Repair.reported_at < ends + WIDEST_ZONE)
-        .where(local_day >= first, local_day < following)
+        .where(tx.inside(Repair), *in_month(month, Repair.reported_at))
         .group_by(Repair.state, Repair.category, Repair.urgent)
     )

@@ -56,7 +56,9 @@ class Desk:
         if state in ("TAKEN", "REWORK"):
             return self.call(staff["TECHNICIAN"], "ArriveRepair", name=name)
         if state == "ON_SITE":
-            return self.call(staff["TECHNICIAN"], "CompleteRepair", name=name, work_done="换了阀门", self_check=CHECKED)
+            return self.call(
+                staff["TECHNICIAN"], "CompleteRepair", name=name, work_done="换了阀门", self_check=CHECKED, parts=parts_of(repair)
+            )
         if state == "DONE":
             who = self.tree.owner if repair.unit else staff["ENGINEERING_SUPERVISOR"]
             return self.call(who, "AcceptRepair", name=name, rating={"attitude": 5, "quality": 4}, signature=PNG)
@@ -84,6 +86,12 @@ class Desk:
         """The estate's clocks at an instant of business time."""
         set_time(self.database, at)
         clocks.sweep(self.database)
+
+
+def parts_of(repair: pb.Repair) -> list[dict[str, Any]]:
+    """What has been charged as material, as a technician records it: qualified, and shown to the household."""
+    charged = [charge for charge in repair.charges if charge.kind != pb.Charge.LABOUR]
+    return [{"name": c.item, "quantity": c.quantity, "qualified": True, "shown_to_owner": True} for c in charged]
 
 
 def case_id(repair: pb.Repair) -> str:

@@ -14,10 +14,11 @@ from services.chassis.rpc import proto_services
 from services.work_orders import duties, policies
 from services.work_orders.followups import FollowUp
 from services.work_orders.repairs import Repair
+from services.work_orders.spot_checks import SpotCheck
 from steward.work_orders.v1 import events_pb2
 
 README = Path(policies.__file__).with_name("README.md")
-CASES: tuple[type[Case], ...] = (Repair, FollowUp)
+CASES: tuple[type[Case], ...] = (Repair, FollowUp, SpotCheck)
 
 
 def diagram(case: type[Case]) -> str:
@@ -48,7 +49,14 @@ def clocks() -> str:
     return table(
         "case, clock, starts, stops, told when missed, rules",
         [
-            (case.KIND, f"`{c.name}`", words(c.starts | c.restarts), words(c.stops | c.cancels), " → ".join(c.ladder), c.rules)
+            (
+                case.KIND,
+                f"`{c.name}`",
+                words(c.starts | c.restarts),
+                words(c.stops | c.cancels),
+                " → ".join(c.ladder) or "those above the tier",
+                c.rules,
+            )
             for case in CASES
             for c in case.CLOCKS
         ],
@@ -59,8 +67,9 @@ def duty_lines() -> str:
     rows: list[tuple[object, ...]] = []
     for duty in duties.DUTIES:
         at = f"`{duty.at.key}` ({duty.at.default})" if isinstance(duty.at, Policy) else duty.at
-        before = f"{int(duty.opens.total_seconds() // 60)} minutes before"
-        rows.append((f"`{duty.name}`", duty.rule, at, before, ", else ".join(duty.roles), " → ".join(duty.ladder), duty.rules))
+        before = f"{int(duty.opens.total_seconds() // 60)} minutes before" if duty.instead is None else "then"
+        falls_to = ", else ".join(duty.roles) or "Steward itself"
+        rows.append((f"`{duty.name}`", duty.rule, at, before, falls_to, " → ".join(duty.ladder), duty.rules))
     return table("duty, rule, due, opens, falls to, told when missed, rules", rows)
 
 
@@ -97,6 +106,7 @@ def sections() -> dict[str, str]:
     return {
         "repair": diagram(Repair),
         "follow_up": diagram(FollowUp),
+        "spot_check": diagram(SpotCheck),
         "duty_task": diagram(DutyTask),
         "clocks": clocks(),
         "duties": duty_lines(),

@@ -14,6 +14,7 @@ from services.chassis.access import Grant, Principal
 from services.chassis.directory import Estate
 from services.chassis.errors import Conflict, Forbidden, IllegalMove, InvalidInput
 from services.chassis.lifecycle import Act
+from services.work_orders.archive import PutIn
 from services.work_orders.repairs import LIFECYCLE, URGENT, Repair
 from steward.work_orders.v1 import repairs_pb2
 
@@ -144,7 +145,7 @@ def test_nothing_chargeable_is_finished_before_the_household_agreed_and_another_
     with pytest.raises(Conflict):
         repair.complete(act(TECHNICIAN), "换了")
     repair.consent(act(TECHNICIAN), "TELEPHONE", "王女士")
-    repair.complete(act(TECHNICIAN), "换了")
+    repair.complete(act(TECHNICIAN), "换了", [PutIn(item, 1, True, True) for item in ("阀门", "软管")])
     assert (repair.state, repair.consent_by, repair.charge_total) == ("DONE", "王女士", Decimal("83.00"))
 
 

@@ -9,12 +9,13 @@ import sqlalchemy as sa
 
 from services.chassis import directory
 from services.chassis.db import Transaction
-from services.chassis.errors import Conflict, InvalidInput, Violation
+from services.chassis.errors import InvalidInput, Violation
 from services.chassis.lifecycle import Case, history
 from services.chassis.names import amount, identifier, instant, last, money, stamp
-from services.work_orders import recurrence, rotation
+from services.work_orders import archive, askers, recurrence, rotation
+from services.work_orders.archive import LABOUR, MATERIAL, PutIn
 from services.work_orders.followups import FollowUp
-from services.work_orders.repairs import Repair
+from services.work_orders.repairs import REMARK, Repair
 from steward.work_orders.v1 import repairs_pb2 as pb
 
 
@@ -45,6 +46,7 @@ def report_repair(request: pb.ReportRepairRequest, tx: Transaction) -> pb.Repair
         appointment_at=instant(asked, "appointment_time"),
         expected_by=instant(asked, "expected_by"),
         recurs_id=recurrence.earlier(tx, one_estate(tx).id, unit_id, asked.location, category, tx.now),
+        price_explained=asked.price_explained,
     )
     recurrence.hint(tx, repair)
     repair.number_in(tx, one_estate(tx).zone)
@@ -74,9 +76,13 @@ def list_repairs(request: pb.ListRepairsRequest, tx: Transaction) -> pb.ListRepa
 def list_repair_history(request: pb.ListRepairHistoryRequest, tx: Transaction) -> pb.ListRepairHistoryResponse:
     repair = tx.see(Repair, last(request.parent))
     entries = [
-        pb.HistoryEntry(event_time=stamp(c.at), actor=c.actor, action=c.action, from_state=c.from_state, to_state=c.to_state, note=c.note)
+        pb.HistoryEntry(
+            event_time=stamp(c.at), actor=c.actor, action=c.action, from_state=c.from_state, to_state=c.to_state, note=c.note,
+            internal=c.action == REMARK,
+        )
         for c in history(tx, repair)
-    ]
+        if c.action != REMARK or not tx.principal.is_resident
+    ]  # fmt: skip
     return pb.ListRepairHistoryResponse(entries=entries)
 
 
@@ -91,6 +97,14 @@ def dispatch_repair(request: pb.DispatchRepairRequest, tx: Transaction) -> pb.Re
     repair.LIFECYCLE.legal(repair, "dispatch", tx.principal)  # nobody loses a turn to an order that cannot be dispatched
     technician = _technician(tx, request.technician) if request.technician else rotation.next_technician(tx, one_estate(tx))
     repair.dispatch(tx.act(), technician, request.precautions, instant(request, "appointment_time"))
+    return message(repair, tx)
+
+
+def appoint_repair(request: pb.AppointRepairRequest, tx: Transaction) -> pb.Repair:
+    repair = tx.get(Repair, last(request.name), request.etag)
+    at = instant(request, "appointment_time")
+    assert at is not None  # by its field rule
+    repair.appoint(tx.act(request.note), at)
     return message(repair, tx)
 
 
@@ -116,7 +130,8 @@ def charge_repair(request: pb.ChargeRepairRequest, tx: Transaction) -> pb.Repair
     repair = tx.get(Repair, last(request.name), request.etag)
     asked = request.charge
     price = amount(asked.unit_price, "charge.unit_price")
-    repair.charge(tx.act(), asked.item, asked.quantity, price, asked.reason, request.override_reason)
+    kind = LABOUR if asked.kind == pb.Charge.LABOUR else MATERIAL
+    repair.charge(tx.act(), asked.item, asked.quantity, price, asked.reason, request.override_reason, kind)
     return message(repair, tx)
 
 
@@ -140,7 +155,10 @@ def complete_repair(request: pb.CompleteRepairRequest, tx: Transaction) -> pb.Re
     if missing:
         what = [Violation(f"self_check.{field}", "must be true") for field in missing]
         raise InvalidInput("the self-check is not complete", reason="SELF_CHECK_INCOMPLETE", rule="REP-18", violations=what)
-    repair.complete(tx.act(), request.work_done)
+    parts = [PutIn(p.name, p.quantity, p.qualified, p.shown_to_owner, p.certificate, p.bought, p.voucher) for p in request.parts]
+    before = archive.parts_of(tx, [repair.id]) if repair.charges else []
+    for part in repair.complete(tx.act(), request.work_done, parts, before, explained_only=request.explained_only):
+        tx.add(part)
     return message(repair, tx)
 
 
@@ -165,13 +183,35 @@ def reject_repair(request: pb.RejectRepairRequest, tx: Transaction) -> pb.Repair
 
 def file_repair(request: pb.FileRepairRequest, tx: Transaction) -> pb.Repair:
     repair = tx.get(Repair, last(request.name), request.etag)
-    repair.file(tx.act(request.note))
+    repair.file(tx.act(request.note), archive.parts_of(tx, [repair.id]), _vouchers(request), request.missing_reason)
+    estate, doers = one_estate(tx), _doers(tx, repair)
+    day = askers.due_day(tx, estate, tx.terms(), tx.now)
     follow_up = tx.session.execute(sa.select(FollowUp).where(FollowUp.repair_id == repair.id, tx.inside(FollowUp))).scalar_one_or_none()
     if follow_up is None:
-        tx.add(FollowUp.of(repair, tx.act())).number_in(tx, one_estate(tx).zone)
+        turn = askers.turn(tx, estate, tx.terms(), day, doers)
+        tx.add(FollowUp.of(repair, tx.act(), turn, doers)).number_in(tx, estate.zone)
     else:
-        tx.get(FollowUp, follow_up.id).rectify(tx.as_system())
+        follow_up = tx.get(FollowUp, follow_up.id)
+        follow_up.rectify(tx.as_system(), askers.turn(tx, estate, tx.terms(), day, doers | set(follow_up.doer_ids)), doers)
     return message(repair, tx)
+
+
+def _vouchers(request: pb.FileRepairRequest) -> dict[str, str]:
+    """Number by part. Raises InvalidInput when a part is named twice."""
+    vouchers: dict[str, str] = {}
+    for place, given in enumerate(request.vouchers):
+        if given.part in vouchers:
+            what = [Violation(f"vouchers[{place}].part", "has been named before")]
+            raise InvalidInput("a part has one voucher", reason="PART_NOT_FOUND", rule="REP-28", violations=what)
+        vouchers[given.part] = given.reference
+    return vouchers
+
+
+def _doers(tx: Transaction, repair: Repair) -> set[UUID]:
+    """Everybody who has worked on the order, as its timeline says (X-04: none of them asks the household)."""
+    worked = {line.actor for line in history(tx, repair) if line.action in ("arrive", "complete")}
+    found = {UUID(last(name)) for name in worked if name.startswith("staff/")}
+    return found | {repair.technician_id} if repair.technician_id else found
 
 
 def cancel_repair(request: pb.CancelRepairRequest, tx: Transaction) -> pb.Repair:
@@ -188,7 +228,10 @@ def urge_repair(request: pb.UrgeRepairRequest, tx: Transaction) -> pb.Repair:
 
 def comment_repair(request: pb.CommentRepairRequest, tx: Transaction) -> pb.Repair:
     repair = tx.get(Repair, last(request.name), request.etag)
-    repair.comment(tx.act(request.text))
+    if request.internal and tx.principal.is_resident:
+        what = [Violation("internal", "is for staff")]
+        raise InvalidInput("residents write no internal comments", reason="INTERNAL_COMMENT", violations=what)
+    repair.comment(tx.act(request.text), request.internal)
     return message(repair, tx)
 
 
@@ -249,7 +292,7 @@ def merge_repair(request: pb.MergeRepairRequest, tx: Transaction) -> pb.Repair:
     }  # always locked in this order
     repair, survivor = found[own], found[other]
     repair.merge(tx.act(), survivor)
-    survivor.absorb(tx.act(), repair, [line for line in history(tx, repair) if line.action in ("comment", "urge")])
+    survivor.absorb(tx.act(), repair, [line for line in history(tx, repair) if line.action in ("comment", REMARK, "urge")])
     return message(repair, tx)
 
 
@@ -291,11 +334,15 @@ def message(repair: Repair, tx: Transaction) -> pb.Repair:
         urge_count=repair.urge_count,
         recurs=_name(repair, repair.recurs_id),
         duplicate_of=_name(repair, repair.duplicate_of_id),
+        price_explained=repair.price_explained,
+        explained_only=repair.explained_only,
     )
     if repair.attitude is not None:
         reply.rating.CopyFrom(pb.Rating(attitude=repair.attitude, quality=repair.quality, comment=repair.rating_comment))
     for charge in repair.charges:
-        reply.charges.add(item=charge.item, quantity=charge.quantity, unit_price=money(charge.unit_price), reason=charge.reason)
+        reply.charges.add(
+            item=charge.item, quantity=charge.quantity, unit_price=money(charge.unit_price), reason=charge.reason, kind=charge.kind
+        )
     if repair.charges:
         reply.charge_total.CopyFrom(money(repair.charge_total))
     if repair.consent_at is not None:
@@ -321,7 +368,7 @@ def clock_messages(case: Case) -> list[pb.Clock]:
 
 def one_estate(tx: Transaction) -> directory.Estate:
     if tx.estate is None:
-        raise Conflict("name one estate, not estates/-", reason="ESTATE_REQUIRED")
+        raise InvalidInput("name one estate, not estates/-", reason="ESTATE_REQUIRED")
     return tx.estate
 
 
