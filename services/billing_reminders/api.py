@@ -8,11 +8,10 @@ from decimal import Decimal
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.orm import lazyload
 
 from services.billing_reminders.receivables import DIR_NODES, Receivable, State, civil
 from services.chassis.db import Transaction
-from services.chassis.names import PAGE, last, money, page_position, page_token, stamp
+from services.chassis.names import last, money, stamp
 from steward.billing_reminders.v1 import receivables_pb2 as pb
 
 
@@ -21,27 +20,15 @@ def get_receivable(request: pb.GetReceivableRequest, tx: Transaction) -> pb.Rece
 
 
 def list_receivables(request: pb.ListReceivablesRequest, tx: Transaction) -> pb.ListReceivablesResponse:
-    size = request.page_size or PAGE
-    query = (
-        sa.select(Receivable)
-        .where(tx.inside(Receivable))
-        .options(lazyload(Receivable.clocks))
-        .order_by(Receivable.id.desc())
-        .limit(size + 1)
-    )
+    query = sa.select(Receivable)
     if request.states:
         query = query.where(Receivable.state.in_([pb.Receivable.State.Name(state) for state in request.states]))
     if request.unit:
         query = query.where(Receivable.unit_id.in_(_units(request.unit, tx)))
     if request.month:
         query = query.where(Receivable.month == _first_of(request.month))
-    if position := page_position(request):
-        query = query.where(Receivable.id < UUID(position[0]))
-    found = list(tx.session.execute(query).scalars())
-    reply = pb.ListReceivablesResponse(receivables=[message(receivable) for receivable in found[:size]])
-    if len(found) > size:
-        reply.next_page_token = page_token(request, found[size - 1].id)
-    return reply
+    found, token = tx.page(query, Receivable, request)
+    return pb.ListReceivablesResponse(receivables=[message(receivable) for receivable in found], next_page_token=token)
 
 
 def get_repair_charge_report(request: pb.GetRepairChargeReportRequest, tx: Transaction) -> pb.RepairChargeReport:

@@ -23,6 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
     for role in ROLES:
         command = commands.add_parser(role, help=says[role])
         command.add_argument("services", nargs="+", choices=SERVICES, metavar="service", help=", ".join(SERVICES))
+    waits = commands.add_parser("wait", help="end when what `migrate` makes for these services is there")
+    waits.add_argument("services", nargs="+", choices=SERVICES, metavar="service", help=", ".join(SERVICES))
     letters = commands.add_parser("dead-letters", help="list, show or replay what could not be handled", add_help=False)
     letters.add_argument("rest", nargs=argparse.REMAINDER)
     options = parser.parse_args(arguments)
@@ -36,6 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     from services.chassis.settings import Settings, settings
 
     config = settings()
+    if options.role in ROLES and (lacking := config.lacking(options.role, options.services)):
+        sys.stderr.write(f"cannot start: {', '.join(lacking)} must be set (docs/settings.md)\n")
+        return 1
     observe.log_to_stderr(config.log_format)
     if options.role == "dead-letters":
         from services.chassis import dead_letters
@@ -57,6 +62,10 @@ def main(arguments: list[str] | None = None) -> int:
         from services.chassis import jobs
 
         run = jobs.run
+    elif options.role == "wait":
+        from services.chassis import waiting
+
+        run = waiting.run
     else:
         from services.chassis import migrate
 

@@ -12,6 +12,7 @@ import re
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -34,6 +35,7 @@ class Grant:
     level: str
     node: UUID
     estate: UUID | None = None  # of a unit
+    since: datetime | None = None  # of a unit, whole seconds: he sees nothing of the household before; None: since ever
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Principal:
     kind: str
     id: str
     grants: tuple[Grant, ...] = ()
+    temporary: bool = False  # signed in with a temporary password: until it is changed, only what is declared for that
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.id}"
@@ -72,7 +75,7 @@ class Scope:
     """The part of the data a call may touch; what row-level security is told.
 
     `everything` is for Steward's own processes. A resident's scope names the estate and, beside it, `person` and `units`:
-    of rows that belong to somebody he sees only his own.
+    of rows that belong to somebody he sees only his own, and of a unit's only those that began `since` he came to it.
     """
 
     groups: frozenset[UUID] = frozenset()
@@ -81,6 +84,7 @@ class Scope:
     everything: bool = False
     person: UUID | None = None
     units: frozenset[UUID] = frozenset()
+    since: frozenset[tuple[UUID, datetime]] = frozenset()  # of those units to which he has not belonged since ever
 
     @property
     def empty(self) -> bool:
@@ -96,6 +100,7 @@ class Access:
 
     scope: str
     roles: frozenset[str]
+    with_temporary_password: bool = False
 
 
 def declared(method: MethodDescriptor) -> Access | None:
@@ -104,18 +109,20 @@ def declared(method: MethodDescriptor) -> Access | None:
     if not method.GetOptions().HasExtension(extension):
         return None
     rule: options_pb2.Access = method.GetOptions().Extensions[extension]
-    return Access(options_pb2.Scope.Name(rule.scope), frozenset(options_pb2.Role.Name(role) for role in rule.roles))
+    roles = frozenset(options_pb2.Role.Name(role) for role in rule.roles)
+    return Access(options_pb2.Scope.Name(rule.scope), roles, rule.with_temporary_password)
 
 
 def opened(principal: Principal, roles: frozenset[str]) -> Scope:
     """Everything the principal may see by any of `roles`: the scope of `estates/-`."""
     levels: dict[str, set[UUID]] = {"group": set(), "company": set(), "estate": set()}
-    units: set[UUID] = set()
+    units: dict[UUID, datetime | None] = {}
     for grant in principal.grants:
         if grant.role not in roles:
             continue
         if grant.level == "unit":
-            units.add(grant.node)
+            earlier = units.get(grant.node, grant.since)
+            units[grant.node] = min(earlier, grant.since) if earlier and grant.since else None
             if grant.estate:
                 levels["estate"].add(grant.estate)
         else:
@@ -126,6 +133,7 @@ def opened(principal: Principal, roles: frozenset[str]) -> Scope:
         frozenset(levels["estate"]),
         person=UUID(principal.id) if principal.is_resident else None,
         units=frozenset(units),
+        since=frozenset((unit, since) for unit, since in units.items() if since),
     )
 
 
@@ -151,9 +159,12 @@ class Verifier:
         if known and known[1] > time.time():
             return known[0]
         claims = self._claims(token)
-        grants = tuple(Grant(role, level, UUID(node), UUID(estate) if estate else None) for role, level, node, estate in claims["grants"])
+        grants = tuple(
+            Grant(role, level, UUID(node), UUID(estate) if estate else None, datetime.fromtimestamp(since[0], UTC) if since else None)
+            for role, level, node, estate, *since in claims["grants"]
+        )
         kind, _, identifier = claims["sub"].partition("/")
-        principal = Principal(kind, identifier, grants)
+        principal = Principal(kind, identifier, grants, claims.get("temporary", False))
         self._seen[token] = (principal, float(claims["exp"]))
         if len(self._seen) > self.capacity:
             self._seen.popitem(last=False)
@@ -178,6 +189,11 @@ class Verifier:
 def sign(principal: Principal, *, lifetime: int = 30, key: str = "") -> tuple[str, float]:
     """A signed identity and when it expires (seconds since the epoch). Only `residents` has the key."""
     expires = time.time() + lifetime
-    grants = [[g.role, g.level, str(g.node), str(g.estate) if g.estate else ""] for g in principal.grants]
+    grants = [
+        [g.role, g.level, str(g.node), str(g.estate) if g.estate else "", *([int(g.since.timestamp())] if g.since else [])]
+        for g in principal.grants
+    ]
     claims = {"sub": str(principal), "aud": "steward", "exp": expires, "grants": grants}
+    if principal.temporary:
+        claims["temporary"] = True
     return jwt.encode(claims, key or settings().identity_key, algorithm="EdDSA"), expires

@@ -6,17 +6,18 @@ processes of a service see a shift at once, and it stays with the data. It only 
 
 from __future__ import annotations
 
-from datetime import UTC
+from datetime import timedelta
 from uuid import UUID
 
 from services.chassis import clocks, duties
 from services.chassis.db import Database, Transaction
-from services.chassis.errors import NotFound
+from services.chassis.errors import InvalidInput, NotFound, Violation
 from services.chassis.names import instant, stamp
 from services.chassis.reactions import reactions_of
 from steward.chassis.v1 import business_time_pb2 as pb
 
 EPOCH_EVENTS = 5000  # events of one walk that are looked at
+FARTHEST = timedelta(days=800)  # of one shift; the gateway walks half of it at most
 
 
 class Walk:
@@ -37,7 +38,8 @@ class Walk:
             mark = tx.execute("SELECT min(next_at) FROM clocks WHERE next_at IS NOT NULL")[0][0]
             due = min((at for at in (mark, duties.next_instant(tx)) if at is not None), default=None)
             waiting = tx.execute("SELECT count(*) FROM events WHERE position IS NULL OR published_at IS NULL")[0][0]
-            state = pb.BusinessTimeState(now=stamp(tx.now), next_due=stamp(due), unpublished=waiting)
+            working = tx.execute("SELECT count(*) FROM operations WHERE state IN ('QUEUED', 'RUNNING')")[0][0]
+            state = pb.BusinessTimeState(now=stamp(tx.now), next_due=stamp(due), unpublished=waiting, operations=working)
             if since is not None:
                 rows = tx.execute(
                     "SELECT id, type, subject, occurred_at, coalesce(data -> 'clock' ->> 'clock', '') FROM events WHERE recorded_at >= %s"
@@ -51,17 +53,20 @@ class Walk:
         return state
 
     def shift_business_time(self, request: pb.ShiftBusinessTimeRequest, _: Transaction | None) -> pb.ShiftBusinessTimeResponse:
-        database = self._database(request.service)
+        database, to = self._database(request.service), instant(request, "to")
         with database.transaction() as tx:
-            tx.execute(
-                "UPDATE business_time SET shifted_by = greatest(shifted_by, %s - clock_timestamp())", (request.to.ToDatetime(tzinfo=UTC),)
-            )
+            if to is None or to > tx.now + FARTHEST:
+                raise InvalidInput("time is not moved so far", violations=[Violation("to", f"must lie {FARTHEST.days} days ahead at most")])
+            tx.execute("UPDATE business_time SET shifted_by = greatest(shifted_by, %s - clock_timestamp())", (to,))
         fired = duties.run_duties(database)
         return pb.ShiftBusinessTimeResponse(fired=fired + clocks.run_clocks(database))
 
     def list_unhandled(self, request: pb.ListUnhandledRequest, _: Transaction | None) -> pb.ListUnhandledResponse:
         table = reactions_of(request.service).by_event
-        wanted = {(reaction.name, UUID(event.id)) for event in request.events for reaction in table.get((event.source, event.type), ())}
+        try:
+            wanted = {(reaction.name, UUID(event.id)) for event in request.events for reaction in table.get((event.source, event.type), ())}
+        except ValueError:
+            raise InvalidInput("an event has no id", violations=[Violation("events.id", "must be a UUID")]) from None
         with self._database(request.service).read() as tx:
             ids = [identifier for _, identifier in wanted]
             done = set(tx.execute("SELECT reaction, event_id FROM inbox WHERE event_id = ANY(%s)", (ids,)))

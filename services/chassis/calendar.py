@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta, tzinfo
+from datetime import date, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
@@ -17,6 +17,8 @@ import chinese_calendar
 
 ALWAYS = "24x7"
 WORKING = "working"
+UTC = ZoneInfo("UTC")
+NOTHING = timedelta(0)
 FURTHEST = timedelta(days=3660)  # a target that is not reached within ten years never is
 
 
@@ -37,41 +39,61 @@ class Calendar:
 
     def stretches(self, start: datetime) -> Iterator[tuple[datetime, datetime]]:
         """Working stretches from `start` on, as UTC pairs; the first may begin at `start` itself."""
-        zone: tzinfo = ZoneInfo(self.zone)
-        day = start.astimezone(zone).date()
-        end_of_search = start + FURTHEST
-        while True:
-            if self.is_working_day(day):
-                for opens, closes in self.shifts:
-                    a = datetime.combine(day, opens, zone).astimezone(UTC)
-                    b = datetime.combine(day, closes, zone).astimezone(UTC)
-                    if b > start:
-                        yield max(a, start), b
-            day += timedelta(days=1)
-            if datetime.combine(day, time(), zone) > end_of_search:
-                return
+        for day in self._days(start):
+            for a, b in _working_day(self, day).stretches:
+                if b > start:
+                    yield max(a, start), b
 
     def add(self, start: datetime, amount: timedelta) -> datetime:
         """The instant at which `amount` of working time has passed since `start`."""
-        if amount <= timedelta(0):
+        if amount <= NOTHING:
             return start
-        for a, b in self.stretches(start):
-            if b - a >= amount:
-                return a + amount
-            amount -= b - a
+        for day in self._days(start):
+            working = _working_day(self, day)
+            if working.total < amount and working.after(start):
+                amount -= working.total
+                continue
+            for a, b in working.stretches:
+                begins = max(a, start)
+                if b - begins >= amount:
+                    return begins + amount
+                amount -= max(b - begins, NOTHING)
         raise ValueError("the calendar has no working time within ten years")
 
     def between(self, start: datetime, end: datetime) -> timedelta:
         """Working time between two instants; zero when `end` is not after `start`."""
-        total = timedelta(0)
+        total = NOTHING
         for a, b in self.stretches(start):
             if a >= end:
                 break
             total += min(b, end) - a
         return total
 
+    def _days(self, start: datetime) -> Iterator[date]:
+        day = start.astimezone(ZoneInfo(self.zone)).date()
+        return (day + timedelta(days=n) for n in range(FURTHEST.days + 1))
 
-UTC = ZoneInfo("UTC")
+
+@dataclass(frozen=True, slots=True)
+class _Day:
+    """The working stretches of one day as UTC pairs; none when nobody works."""
+
+    stretches: tuple[tuple[datetime, datetime], ...]
+    total: timedelta
+
+    def after(self, instant: datetime) -> bool:
+        """Whether all of it lies after an instant."""
+        return not self.stretches or self.stretches[0][0] >= instant
+
+
+@lru_cache(maxsize=16_384)
+def _working_day(calendar: Calendar, day: date) -> _Day:
+    if not calendar.is_working_day(day):
+        return _Day((), NOTHING)
+    zone = ZoneInfo(calendar.zone)
+    instants = [[datetime.combine(day, at, zone).astimezone(UTC) for at in shift] for shift in calendar.shifts]
+    stretches = tuple((a, b) for a, b in instants)
+    return _Day(stretches, sum((b - a for a, b in stretches), NOTHING))
 
 
 @lru_cache(maxsize=4096)
@@ -82,6 +104,7 @@ def _chinese_working_day(day: date) -> bool:
         return day.weekday() < 5
 
 
+@lru_cache(maxsize=1024)
 def parse_shifts(text: str) -> tuple[tuple[time, time], ...]:
     """`08:30-12:00 14:00-17:30` → pairs of times. Raises ValueError when they overlap or are not ascending."""
     shifts: list[tuple[time, time]] = []

@@ -17,6 +17,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column
 
 from services.chassis import calendar, observe
@@ -62,6 +63,7 @@ class Clock(Base):
     """A clock that runs, or ran, for a case. `spent` never changes by a change of policy, a breach is never withdrawn."""
 
     __tablename__ = "clocks"
+    SHOWN = ("name", "started_at", "due_at", "stopped_at", "breached_at", "paused", "target")  # with the case it belongs to
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     group_id: Mapped[UUID]
@@ -94,14 +96,24 @@ class Clock(Base):
     def running(self) -> bool:
         return self.stopped_at is None and self.running_since is not None
 
-    @property
+    @hybrid_property
     def paused(self) -> bool:
         return self.stopped_at is None and self.running_since is None
 
-    @property
+    @paused.inplace.expression
+    @classmethod
+    def _paused(cls) -> sa.ColumnElement[bool]:
+        return sa.and_(cls.stopped_at.is_(None), cls.running_since.is_(None))
+
+    @hybrid_property
     def due_at(self) -> datetime | None:
         """When it is breached if nothing happens; the instant it was due once stopped; None while paused."""
         return self.marks[1] if len(self.marks) > 1 and not self.paused else None
+
+    @due_at.inplace.expression
+    @classmethod
+    def _due_at(cls) -> sa.ColumnElement[datetime | None]:
+        return sa.case((cls.paused, None), else_=cls.marks[sa.literal_column("2")])  # not a value: one less for every statement
 
     def pause(self, act: Act) -> None:
         if self.running:
@@ -216,13 +228,13 @@ def tick(case: Case, rules: Sequence[ClockRule], action: str, act: Act) -> None:
         running = next((clock for clock in case.clocks if clock.name == rule.name and clock.stopped_at is None), None)
         if running and action in rule.stops | rule.restarts:
             running.stop(act)
-            case.count(observe.CLOCKS_STOPPED, rule.name, "breached" if running.breached_at else "met")
+            case.count(observe.CLOCKS_STOPPED, case.KIND, rule.name, "breached" if running.breached_at else "met")
         if running and action in rule.cancels:
             running.stop(act, cancelled=True)
-            case.count(observe.CLOCKS_STOPPED, rule.name, "cancelled")
+            case.count(observe.CLOCKS_STOPPED, case.KIND, rule.name, "cancelled")
         if action in rule.starts or action in rule.restarts:
             case.clocks.append(_started(case, rule, act))
-            case.count(observe.CLOCKS_STARTED, rule.name)
+            case.count(observe.CLOCKS_STARTED, case.KIND, rule.name)
     for clock in case.clocks:
         if clock.stopped_at is None:
             clock.handler = case.handler
@@ -269,7 +281,7 @@ SELECT gen_random_uuid(), 'clock', id, level,
            'targetSeconds', (extract(epoch FROM target)::bigint)::text, 'ladder', to_jsonb(ladder)),
            'rung', CASE WHEN level >= 2 THEN level - 1 END, 'role', CASE WHEN level >= 2 THEN ladder[level - 1] END))
   FROM fired ORDER BY due_at
-RETURNING type, data -> 'clock' ->> 'clock'
+RETURNING type, data -> 'clock' ->> 'clock', data -> 'clock' ->> 'aggregate', data -> 'clock' -> 'urgent'
 """
 
 
@@ -277,21 +289,21 @@ RETURNING type, data -> 'clock' ->> 'clock'
 def run_clocks(database: Database) -> int:
     """The sweep, every second in every worker."""
     fired = sweep(database)
-    for mark, clock in fired:
-        observe.CLOCKS_FIRED.labels(database.service, clock, mark).inc()
+    for mark, clock, process, urgent in fired:
+        observe.CLOCKS_FIRED.labels(database.service, process, clock, mark, str(urgent).lower()).inc()
     return len(fired)
 
 
-def sweep(database: Database) -> list[tuple[str, str]]:
-    """Fires every mark that is due, in batches of one statement each. Returns (event type, clock) of what fired.
+def sweep(database: Database) -> list[tuple[str, str, str, bool]]:
+    """Fires every mark that is due, in batches of one statement each. Returns (event type, clock, kind of case, urgent) of what fired.
 
     Safe in every replica at once (SKIP LOCKED); one round fires one mark of a clock, so the rounds go on until none is due.
     """
-    fired: list[tuple[str, str]] = []
+    fired: list[tuple[str, str, str, bool]] = []
     while True:
         with database.transaction() as tx:
             rows = tx.execute(SWEEP, {"batch": SWEEP_BATCH, "actor": f"system/{database.service}"})  # type: ignore[arg-type]
             tx.wrote = bool(rows)
-        fired += [(row[0], row[1]) for row in rows]
+        fired += [(row[0], row[1], row[2], row[3]) for row in rows]
         if not rows:
             return fired

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
 
@@ -24,19 +25,21 @@ import uuid_utils
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from psycopg2.extras import register_uuid
 from sqlalchemy.exc import DBAPIError, OperationalError
-from sqlalchemy.orm import DeclarativeBase, Session, lazyload, sessionmaker
-from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm import DeclarativeBase, QueryableAttribute, Session, sessionmaker
 
-from services.chassis.access import EVERYTHING, Principal, Scope, system
+from services.chassis import prepared, rows
+from services.chassis.access import EVERYTHING, Principal, Scope, covers, system
 from services.chassis.errors import InvalidInput, KeyReused, NotFound, StaleEtag, Unavailable, Violation
-from services.chassis.names import PAGE, page_after, page_token
+from services.chassis.names import PAGE, page_position, page_token
 from services.chassis.policies import Policies
 from services.chassis.settings import settings
+from services.chassis.watch import Silent, Watched
 
 if TYPE_CHECKING:
     from services.chassis.directory import Estate
     from services.chassis.lifecycle import Act, Aggregate
     from services.chassis.policies import Terms
+    from services.chassis.prepared import Statement
 
 log = logging.getLogger(__name__)
 
@@ -124,50 +127,57 @@ class Transaction:
 
     def get(self, cls: type[G], identifier: UUID | str, etag: str = "") -> G:
         """The aggregate, its row locked until commit. Raises NotFound, StaleEtag, then what was wrong with the request."""
-        query = self._one(cls, identifier).with_for_update()
-        if hasattr(cls, "clocks"):  # their rows are locked too, after the case's: the sweep skips them meanwhile
-            query = query.options(lazyload(cast(Any, cls).clocks))
-        entity = self.session.execute(query).scalar_one_or_none()
-        if entity is None:
-            raise NotFound(f"there is no such {cls.__tablename__.rstrip('s')}", reason=f"{cls.KIND.upper()}_NOT_FOUND")
+        entity: G | None = rows.locked(self.session, cls, _key(cls, identifier))
+        if entity is None or not sees(self.scope, entity):
+            raise _not_found(cls)
         if etag and etag != entity.etag:
             raise StaleEtag("it has changed since it was read; read it again")
         self.check_input()
-        if hasattr(cls, "clocks"):
-            from services.chassis.clocks import Clock
-
-            rows = self.session.execute(
-                sa.select(Clock).where(Clock.aggregate_id == entity.id).order_by(Clock.started_at, Clock.id).with_for_update()
-            )
-            set_committed_value(entity, "clocks", list(rows.scalars()))
+        rows.with_children(self.session, entity)
         return entity
 
     def see(self, cls: type[G], identifier: UUID | str) -> G:
-        """The aggregate as it is, without a lock, for reading. Raises NotFound."""
-        entity = self.session.execute(self._one(cls, identifier)).scalar_one_or_none()
-        if entity is None:
-            raise NotFound(f"there is no such {cls.__tablename__.rstrip('s')}", reason=f"{cls.KIND.upper()}_NOT_FOUND")
-        return entity
+        """The aggregate as it is, without a lock, for reading: a row of its view (`views.py`), not an entity. Raises NotFound."""
+        from services.chassis.views import view_of
 
-    def _one(self, cls: type[G], identifier: UUID | str) -> sa.Select[G]:
-        try:
-            key = identifier if isinstance(identifier, UUID) else UUID(identifier)
-        except ValueError:
-            raise NotFound("that is not the id of anything", reason=f"{cls.KIND.upper()}_NOT_FOUND") from None
-        return sa.select(cls).where(cls.id == key, self.inside(cls))
+        found = view_of(cls).find(self, sa.select(cls).where(cls.id == _key(cls, identifier), self.inside(cls)))
+        if not found:
+            raise _not_found(cls)
+        return found[0]
 
-    def page(self, query: sa.Select[Any], cls: type[G], request: Any) -> tuple[list[G], str]:
-        """One page of what `query` finds within the scope, newest first, and the token of the next (AIP-158). Raises InvalidInput."""
+    def page(
+        self,
+        query: sa.Select[Any],
+        cls: type[A],
+        request: Any,
+        newest: Sequence[QueryableAttribute[Any]] = (),
+        *,
+        within: sa.ColumnElement[bool] | None = None,
+    ) -> tuple[list[A], str]:
+        """One page of what `query` finds within the scope, and the token of the next (AIP-158). Raises InvalidInput.
+
+        Rows of the view of `cls`, as in `see`; the newest first: the greatest id, or the greatest of the columns named. `within`
+        stands for the scope where rows belong to a person and not to a part of the tree.
+        """
+        from services.chassis.views import older, view_of
+
+        newest = newest or (cast(Any, cls).id,)
         size = request.page_size or PAGE
-        query = query.where(self.inside(cls)).order_by(cls.id.desc()).limit(size + 1)
-        if after := page_after(request):
-            query = query.where(cls.id < after)
-        found = list(self.session.execute(query).scalars())
-        return found[:size], page_token(request, found[size - 1].id) if len(found) > size else ""
+        query = query.where(self.inside(cls) if within is None else within)
+        if position := page_position(request):
+            query = query.where(older(newest, position))
+        found = view_of(cls).find(self, query, newest, size + 1)
+        if len(found) <= size:
+            return found, ""
+        return found[:size], page_token(request, *(getattr(found[size - 1], column.key) for column in newest))
+
+    def ask(self, statement: Statement) -> list[tuple[Any, ...]]:
+        """The rows of a statement that the connection prepares once."""
+        return prepared.ask(_raw(self.session), statement)
 
     def inside(self, cls: type[Any]) -> sa.ColumnElement[bool]:
         """The scope as a predicate, to be repeated in every query: without it row-level security costs a full scan."""
-        return inside(self.scope, cls)
+        return inside(self.scope, cast(Any, cls))
 
     def prepare(self) -> None:
         """What is taken last, now: case numbers. A reply that shows them is built after this."""
@@ -194,8 +204,9 @@ class Transaction:
             )
 
 
+@lru_cache(maxsize=256)  # to build an expression takes longer than to look it up
 def inside(scope: Scope, cls: type[Any]) -> sa.ColumnElement[bool]:
-    """`scope` as a predicate on a class with the scope columns; of owned rows a resident gets his own."""
+    """`scope` as a predicate on a class with the scope columns; of owned rows a resident gets his own, of his time in the unit."""
     if scope.everything:
         return sa.true()
     nodes: list[sa.ColumnElement[bool]] = []
@@ -209,8 +220,38 @@ def inside(scope: Scope, cls: type[Any]) -> sa.ColumnElement[bool]:
         return where
     person, unit = cls.owned_by()
     mine = [column == scope.person for column in (person,) if column is not None]
-    mine += [column.in_(scope.units) for column in (unit,) if column is not None and scope.units]
+    if unit is not None:
+        ever = scope.units - {later for later, _ in scope.since}
+        mine += [unit.in_(ever)] if ever else []
+        mine += [sa.and_(unit == later, cls.began_at() >= since) for later, since in sorted(scope.since)]
     return sa.and_(where, sa.or_(*mine) if mine else sa.false())
+
+
+def sees(scope: Scope, entity: Any) -> bool:
+    """Whether an entity that was read by its id lies inside `scope`: what `inside` says of rows."""
+    if not covers(scope, estate=entity.estate_id, company=entity.company_id, group=entity.group_id):
+        return False
+    if scope.everything or scope.person is None:
+        return True
+    cls = type(entity)
+    person, unit = (None if column is None else getattr(entity, column.key) for column in cls.owned_by())
+    if person == scope.person:
+        return True
+    if unit not in scope.units:
+        return False
+    since = dict(scope.since).get(unit)
+    return since is None or getattr(entity, cls.began_at().key) >= since
+
+
+def _key(cls: type[Any], identifier: UUID | str) -> UUID:
+    try:
+        return identifier if isinstance(identifier, UUID) else UUID(identifier)
+    except ValueError:
+        raise NotFound("that is not the id of anything", reason=f"{cls.KIND.upper()}_NOT_FOUND") from None
+
+
+def _not_found(cls: type[Any]) -> NotFound:
+    return NotFound(f"there is no such {cls.__tablename__.rstrip('s')}", reason=f"{cls.KIND.upper()}_NOT_FOUND")
 
 
 class Database:
@@ -226,7 +267,7 @@ class Database:
             max_overflow=4,
             pool_timeout=2,
             pool_reset_on_return=None,
-            connect_args={"application_name": f"steward-{service}", "connect_timeout": 3},
+            connect_args={"fallback_application_name": f"steward-{service}", "connect_timeout": 3, "connection_factory": Watched},
         )
         sa.event.listen(self.engine, "checkin", _rollback_leftovers)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False, autoflush=False)
@@ -253,12 +294,14 @@ class Database:
         """
         principal = principal or system(self.service)
         session = self._sessions()
+        with translated():
+            _raw(session)  # from the pool or new; where none can be had there is nothing to abandon
         tx = Transaction(session, self, principal, scope)
         session.info["touched"] = tx.touched
         try:
-            with _translated():
-                self._prelude(tx, key, timeout, inbox, read_only)
-            with _translated():
+            with translated():
+                self._begin(tx, key, timeout, inbox, read_only)
+            with translated():
                 yield tx
                 if read_only or tx.replay is not None:
                     _execute(session, "ROLLBACK" if tx.replay is not None else "COMMIT")
@@ -281,35 +324,52 @@ class Database:
             yield tx
 
     @contextlib.contextmanager
+    def look(self, principal: Principal, scope: Scope, *, timeout: float = 0) -> Iterator[Transaction]:
+        """The same for one call: nothing is sent before something is asked (`views.Look`)."""
+        from services.chassis.views import Look
+
+        with contextlib.ExitStack() as opened:
+            tx = Look(self, principal, scope, timeout, opened)
+            yield tx
+        for done in tx.after_commit:
+            done()
+
+    @contextlib.contextmanager
     def reaction(self, name: str, event_id: UUID) -> Iterator[Transaction | None]:
         """The transaction of a reaction to one event; None when this reaction has already had it."""
         with self.transaction(inbox=(name, event_id)) as tx:
             yield None if tx.replay is not None else tx
 
+    def _begin(self, tx: Transaction, key: Key | None, timeout: float, inbox: tuple[str, UUID] | None, read_only: bool) -> None:
+        """The prelude; once more on a new connection when the one from the pool turns out to be dead, as nothing was done on it."""
+        try:
+            self._prelude(tx, key, timeout, inbox, read_only)
+        except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+            if not _raw(tx.session).closed or isinstance(error, Silent):
+                raise
+            _abandon(tx.session)  # which also tells the pool that connections of this age are dead
+            self._prelude(tx, key, timeout, inbox, read_only)
+
     def _prelude(self, tx: Transaction, key: Key | None, timeout: float, inbox: tuple[str, UUID] | None, read_only: bool) -> None:
-        scope, statement_timeout = tx.scope, int(min(timeout * 1000 or STATEMENT_TIMEOUT, 600_000))
-        sql = [
-            "BEGIN READ ONLY;" if read_only else "BEGIN;",
-            "SELECT set_config('statement_timeout', %s, true), set_config('lock_timeout', %s, true),"
-            " set_config('steward.system', %s, true), set_config('steward.groups', %s, true), set_config('steward.companies', %s, true),"
-            " set_config('steward.estates', %s, true), set_config('steward.principal', %s, true);",
-        ]
-        values: list[Any] = [str(max(statement_timeout, 1)), str(LOCK_TIMEOUT), "on" if scope.everything else "off"]
-        values += [_array(scope.groups), _array(scope.companies), _array(scope.estates), str(tx.principal)]
-        taken = "1"
+        connection = _raw(tx.session)
+        connection.bound(seconds_of(timeout), together=timeout > 0)
+        settings, told = settings_of(tx.scope, tx.principal, timeout)
+        with connection.cursor() as cursor:
+            before = [b"BEGIN READ ONLY" if read_only else b"BEGIN", cursor.mogrify(settings, told)]
+        taking, taken, values = "", "1", []
         if key:
-            sql.append(
+            taking = (
                 "WITH taken AS (INSERT INTO idempotency (principal, rpc, request_id, body_hash) VALUES (%s, %s, %s, %s)"
-                " ON CONFLICT DO NOTHING RETURNING 1)"
+                " ON CONFLICT DO NOTHING RETURNING 1) "
             )
-            values += [str(tx.principal), key.rpc, key.request_id, key.body_hash]
-            taken = "(SELECT count(*) FROM taken)"
+            values = [str(tx.principal), key.rpc, key.request_id, key.body_hash]
         elif inbox:
-            sql.append("WITH taken AS (INSERT INTO inbox (reaction, event_id) VALUES (%s, %s) ON CONFLICT DO NOTHING RETURNING 1)")
-            values += [inbox[0], inbox[1]]
+            taking = "WITH taken AS (INSERT INTO inbox (reaction, event_id) VALUES (%s, %s) ON CONFLICT DO NOTHING RETURNING 1) "
+            values = [inbox[0], str(inbox[1])]
+        if taking:
             taken = "(SELECT count(*) FROM taken)"
-        sql.append(f"SELECT clock_timestamp() + shifted_by, {taken} FROM business_time")
-        now, fresh = _execute(tx.session, "\n".join(sql), values)[0]
+        sql = f"{taking}SELECT clock_timestamp() + shifted_by, {taken} FROM business_time"
+        now, fresh = prepared.tell(connection, [(sql, values)], before=before)[0]
         tx.now = now
         if fresh:
             tx._key = key
@@ -335,16 +395,29 @@ class Database:
         from services.chassis.events import collect
 
         tx.prepare()
-        tx.session.flush()
+        _hold(tx.session)
+        written = rows.statements(tx.session)
         collect(tx)
-        connection = _raw(tx.session)
-        with connection.cursor() as cursor:
-            statements = [cursor.mogrify(sql, values) for sql, values in tx._final]
-            cursor.execute(b";\n".join([*statements, b"COMMIT"]))
+        prepared.tell(_raw(tx.session), (*written, *tx._final), after=[b"COMMIT"])
 
     def dispose(self) -> None:
         self._wake.stop()
         self.engine.dispose()
+
+
+def seconds_of(timeout: float) -> float:
+    """What one statement may take, of somebody who waits for `timeout` seconds; 0 is nobody."""
+    return min(timeout or STATEMENT_TIMEOUT / 1000, 600)
+
+
+def settings_of(scope: Scope, principal: Principal, timeout: float) -> tuple[str, list[Any]]:
+    """What PostgreSQL is told of a transaction before anything else: its time, and whose it is and what he may see."""
+    nodes = "{" + ",".join(str(node) for node in scope.groups | scope.companies | scope.estates) + "}"
+    return (
+        "SET LOCAL statement_timeout = %s; SET LOCAL lock_timeout = %s;"
+        " SET LOCAL steward.system = %s; SET LOCAL steward.nodes = %s; SET LOCAL steward.principal = %s",
+        [max(int(seconds_of(timeout) * 1000), 1), LOCK_TIMEOUT, "on" if scope.everything else "off", nodes, str(principal)],
+    )
 
 
 def with_retries(work: Callable[[], R], attempts: int = 3) -> R:
@@ -363,8 +436,7 @@ def _hold(session: Session, *_: object) -> None:
     session.info["touched"].update((id(entity), entity) for entity in (*session.new, *session.dirty))
 
 
-def _raw(session: Session) -> Any:
-    return session.connection().connection.dbapi_connection
+_raw = rows.driven_by
 
 
 def _execute(session: Session, sql: str, values: Sequence[Any] = ()) -> list[tuple]:
@@ -373,18 +445,17 @@ def _execute(session: Session, sql: str, values: Sequence[Any] = ()) -> list[tup
         return cursor.fetchall() if cursor.description else []
 
 
-def _array(ids: frozenset[UUID]) -> str:
-    return "{" + ",".join(str(i) for i in ids) + "}"
-
-
 def _abandon(session: Session) -> None:
     with contextlib.suppress(Exception):
         _execute(session, "ROLLBACK")
     with contextlib.suppress(Exception):
         session.rollback()
+    session.info.pop(rows.CONNECTION, None)
 
 
 def _rollback_leftovers(connection: Any, record: Any) -> None:
+    if connection is not None:
+        connection.unbound()
     if connection is not None and not connection.closed and connection.info.transaction_status != TRANSACTION_STATUS_IDLE:
         connection.rollback()
         with connection.cursor() as cursor:
@@ -392,7 +463,7 @@ def _rollback_leftovers(connection: Any, record: Any) -> None:
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
     """Database trouble in the words of the error table."""
     try:
         yield
@@ -408,7 +479,7 @@ def _translated() -> Iterator[None]:
             raise InvalidInput("a value cannot be stored", reason="VALUE_REFUSED") from error
         if state == "55P03":
             raise Unavailable("somebody else is changing the same thing", reason="LOCKED", retry_after=1) from error
-        if state == "57014":
+        if state == "57014" or isinstance(original, Silent):
             raise Unavailable("the database did not answer in time", reason="DEADLINE", retry_after=1) from error
         if isinstance(original, (psycopg2.OperationalError, psycopg2.InterfaceError)) or isinstance(error, OperationalError):
             raise Unavailable("the database does not answer", reason="DATABASE_DOWN", retry_after=2) from error
@@ -418,7 +489,7 @@ def _translated() -> Iterator[None]:
 class _Waker:
     """Tells the relay that events wait: one NOTIFY for a burst, outside every transaction (inside, it serialises commits)."""
 
-    def __init__(self, database: Database, pause: float = 0.005):
+    def __init__(self, database: Database, pause: float = 0.02):
         self._database, self._pause = database, pause
         self._asked = threading.Event()
         self._stopped = False

@@ -18,14 +18,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.chassis.access import Grant
 from services.chassis.db import Transaction
 from services.chassis.errors import InvalidInput, NotFound, Violation
+from services.chassis.on_duty import DESK, EARLY_SHIFT, roster
 from services.chassis.reactions import Event, on
 from steward.options.v1 import options_pb2
 from steward.residents.v1 import directory_pb2 as pb
 from steward.residents.v1 import events_pb2
 
 LEVELS = {"GROUP": "group", "COMPANY": "company", "ESTATE": "estate"}
-EARLY_SHIFT = "EARLY_SHIFT_CLERK"
-DESK = (EARLY_SHIFT, "CUSTOMER_ASSISTANT")  # posts by which one may be on the early shift (REP-25)
 LONGEST_REST = timedelta(days=14)  # a roster with no shift for longer is not resting: it has not been planned
 
 
@@ -60,6 +59,12 @@ def estate_by_code(tx: Transaction, code: str) -> Estate | None:
 def estate_by_id(tx: Transaction, identifier: UUID) -> Estate | None:
     rows = tx.execute(_ESTATE + "id = %s", (identifier,))
     return Estate(*rows[0]) if rows else None
+
+
+def estates_by_id(tx: Transaction, identifiers: Iterable[UUID]) -> dict[UUID, Estate]:
+    """Of several estates those that are known; none before this service has had its first copy (`filled`)."""
+    known = "id = ANY(%s::uuid[]) AND (SELECT filled_at IS NOT NULL FROM dir_state)"
+    return {row[0]: Estate(*row) for row in tx.execute(_ESTATE + known, ([str(identifier) for identifier in identifiers],))}
 
 
 def estates(tx: Transaction) -> list[Estate]:
@@ -153,44 +158,14 @@ def held(tx: Transaction, staff_id: UUID) -> set[tuple[str, UUID]]:
     return {(row[0], row[1]) for row in tx.execute(_HELD, values)}  # type: ignore[arg-type]
 
 
-# Whoever is on shift (tier 0) or has a post at the estate (1), its company (2), the group (3); whether he is away; and, once
-# for each of his deputies who is not away, that deputy.
-_ON_DUTY = f"""
-WITH standing AS (
-    SELECT 0 AS tier, s.staff_id, p.node_id FROM dir_shifts s
-      JOIN dir_posts p ON p.staff_id = s.staff_id AND p.node_id IN (%(estate)s, %(company)s, %(group)s) AND {_runs("p")}
-       AND (p.role = s.role OR (s.role = %(early)s AND p.role IN %(desk)s))
-     WHERE s.estate_id = %(estate)s AND (s.role = %(role)s OR (s.early_shift AND %(role)s = %(early)s)) AND {_runs("s")}
-    UNION ALL
-    SELECT CASE p.node_id WHEN %(estate)s THEN 1 WHEN %(company)s THEN 2 ELSE 3 END, p.staff_id, p.node_id FROM dir_posts p
-     WHERE p.node_id IN (%(estate)s, %(company)s, %(group)s) AND p.role = %(role)s AND {_runs("p")}
-)
-SELECT t.tier, t.staff_id, a.id IS NOT NULL, d.staff_id FROM standing t
-  LEFT JOIN dir_absences a ON a.staff_id = t.staff_id AND {_runs("a")}
-  LEFT JOIN dir_posts d ON d.staff_id = a.deputy_id AND d.node_id = t.node_id AND {_runs("d")}
-   AND NOT EXISTS (SELECT 1 FROM dir_absences x WHERE x.staff_id = d.staff_id AND {_runs("x")})
-"""
-
-
 def on_duty(tx: Transaction, role: str, estate: Estate, at: datetime | None = None) -> list[UUID]:
     """Whom to tell or send when `role` is asked for at an instant (now, unless said otherwise); nobody is an empty list.
 
     Those on shift in that role, deputies taking the shift of those on leave; if nobody is, those with the post at the
     estate who are not on leave, else their deputies; then the same at its company, and at the group.
     """
-    values = {"role": role, "estate": estate.id, "company": estate.company_id, "group": estate.group_id, "at": at or tx.now}
-    tiers: dict[int, tuple[set[UUID], set[UUID]]] = {}
-    for tier, staff, away, deputy in tx.execute(_ON_DUTY, values | {"early": EARLY_SHIFT, "desk": DESK}):  # type: ignore[arg-type]
-        present, deputies = tiers.setdefault(tier, (set(), set()))
-        if not away:
-            present.add(staff)
-        elif deputy is not None:
-            deputies.add(deputy)
-    for tier in sorted(tiers):
-        present, deputies = tiers[tier]
-        if told := (present | deputies) if tier == 0 else (present or deputies):
-            return sorted(told)
-    return []
+    instant = at or tx.now
+    return roster(tx, [(role, estate)], instant, instant).on_duty(role, estate.id, instant)
 
 
 _DUTY_DAY = """

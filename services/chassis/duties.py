@@ -16,7 +16,7 @@ import importlib.util
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import Any
@@ -62,6 +62,9 @@ class Duty:
     policy whose value is one. It opens `opens` before. It falls to the first of `roles` that anybody holds at the estate; with
     `early_shift`, to those whom the roster has on the early shift of the day, if it has anybody. Who holds one of `superiors`
     may do it for them. `ladder` is told, rung by rung, once it is missed.
+
+    What Steward does itself is no task of anybody's: `instead(tx, estate, act, due_at)` runs in its place, in the transaction that
+    moves the row on, with an act of the instant at which it should have run.
     """
 
     name: str
@@ -73,6 +76,7 @@ class Duty:
     rules: str
     superiors: tuple[str, ...] = ()
     early_shift: bool = False
+    instead: Callable[[Transaction, Estate, Act, datetime], None] | None = None
 
     def __post_init__(self) -> None:
         if wrong := [part for part in FOREIGN if part in self.rule]:
@@ -208,16 +212,20 @@ def doers(tx: Transaction, duty: Duty, estate: Estate, due_at: datetime, at: dat
     With `early_shift` those on the early shift of its day, or their deputies, although that shift may have ended; else the
     first role that anybody answers for.
     """
-    if duty.early_shift:
-        zone = ZoneInfo(estate.zone)
-        begins = datetime.combine(due_at.astimezone(zone).date(), time(), zone)
-        rows = tx.execute(EARLY, (estate.id, begins + timedelta(days=1), begins))
-        if staff := [row[0] for row in rows if row[0]]:
-            return duty.roles[0], staff
+    if duty.early_shift and (staff := on_early_shift(tx, estate, due_at.astimezone(ZoneInfo(estate.zone)).date())):
+        return duty.roles[0], staff
     for role in duty.roles:
         if staff := directory.on_duty(tx, role, estate, at):
             return role, staff
     return duty.roles[0], []
+
+
+def on_early_shift(tx: Transaction, estate: Estate, day: date) -> list[UUID]:
+    """Whom the roster has on the early shift of a day of the estate's calendar, or their deputies."""
+    zone = ZoneInfo(estate.zone)
+    begins = datetime.combine(day, time(), zone)
+    ends = datetime.combine(day + timedelta(days=1), time(), zone)
+    return [row[0] for row in tx.execute(EARLY, (estate.id, ends, begins)) if row[0]]
 
 
 def reassign(tx: Transaction, task: DutyTask) -> None:
@@ -315,8 +323,11 @@ def _open(database: Database) -> int:
             recurrence = duty.recurrence(terms)
             if due_at >= tx.now - LONGEST_DOWNTIME:
                 act = Act(system(tx.service), due_at - duty.opens, "", terms)
-                task = tx.add(DutyTask.begin(act, estate, duty, due_at, *doers(tx, duty, estate, due_at, act.now)))
-                task.number_in(tx, estate.zone)
+                if duty.instead is not None:
+                    duty.instead(tx, estate, act, due_at)
+                else:
+                    task = tx.add(DutyTask.begin(act, estate, duty, due_at, *doers(tx, duty, estate, due_at, act.now)))
+                    task.number_in(tx, estate.zone)
                 following = next_due(recurrence, estate.zone, due_at)
             else:
                 following = next_due(recurrence, estate.zone, tx.now - LONGEST_DOWNTIME)

@@ -19,8 +19,7 @@ from services.chassis.db import Database, Transaction, new_id
 from services.chassis.lifecycle import Aggregate
 from services.chassis.reactions import every
 
-KEPT_DAYS = 30  # of the log, and of the inbox that guards against its replay
-KEPT_REPLIES = "24 hours"
+KEPT_DAYS = 30  # of the log, day by day; all else that ends has a rule in retention.py
 
 INSERT = (
     "INSERT INTO events (id, aggregate, aggregate_id, sequence, type, subject, group_id, company_id, estate_id,"
@@ -92,8 +91,6 @@ def _write(tx: Transaction, happened: list[Happened]) -> list[UUID]:
 
 @every(3600, name="housekeeping")
 def keep_house(database: Database) -> None:
-    """Makes the log's next day partitions, drops what is older than its time; machine time, harmless in every replica."""
+    """Makes the log's next day partitions, drops those older than its time; machine time, harmless in every replica."""
     with database.transaction() as tx:
         tx.execute("SELECT keep_event_partitions(%s)", (KEPT_DAYS,))
-        tx.execute("DELETE FROM idempotency WHERE at < now() - %s::interval", (KEPT_REPLIES,))
-        tx.execute("DELETE FROM inbox WHERE at < now() - make_interval(days => %s)", (KEPT_DAYS + 7,))

@@ -16,6 +16,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 LEASE = 20  # seconds of machine time; renewed by every step
 ATTEMPTS = 5  # crashes or faults before an operation is given up
 CHASSIS_MODULES = ("services.chassis.policy_api",)  # their kinds are carried out for every service
+PAUSE = 0.5  # seconds between looks at an empty queue
 ENDED = Counter("steward_operations_total", "Long-running operations that ended.", ["service", "kind", "state"])
 
 
@@ -78,6 +80,23 @@ def job(service: str, kind: str) -> Callable[[Work], Work]:
     def register(work: Work) -> Work:
         _KINDS[service, kind] = work
         return work
+
+    return register
+
+
+Round = Callable[[Database], bool]
+_BESIDE: list[tuple[str, int, Round]] = []
+
+
+def beside(service: str, threads: int = 1) -> Callable[[Round], Round]:
+    """Registers what the role does beside the operations, in threads of its own: short work that must not wait for a long import.
+
+    The function claims one piece, does it, and says whether there was one; while there is none it is asked every second.
+    """
+
+    def register(once: Round) -> Round:
+        _BESIDE.append((service, threads, once))
+        return once
 
     return register
 
@@ -192,17 +211,27 @@ def run(services: list[str], config: Settings) -> int:
     observe.serve(config.http_port, config.bind, why_not_ready)
     holder = f"{socket.gethostname()}:{os.getpid()}"
     for database in databases:
-        threading.Thread(target=_loop, args=(database, holder, stop), daemon=True).start()
+        _start(database, partial(work_once, database, holder), PAUSE, stop)
+        for service, threads, once in _BESIDE:
+            for _ in range(threads if service == database.service else 0):
+                _start(database, partial(once, database), 2 * PAUSE, stop)
     log.info("jobs of %s", ", ".join(services))
     stop.wait()
     return 0
 
 
-def _loop(database: Database, holder: str, stop: threading.Event) -> None:
+def _start(database: Database, once: Callable[[], bool], pause: float, stop: threading.Event) -> None:
+    threading.Thread(target=_loop, args=(database.service, once, pause, stop), daemon=True).start()
+
+
+def _loop(service: str, once: Callable[[], bool], pause: float, stop: threading.Event) -> None:
     while not stop.is_set():
         try:
-            if not work_once(database, holder):
-                stop.wait(0.5)
+            if not once():
+                stop.wait(pause)
         except StewardError as error:
-            log.warning("%s: %s", database.service, error.message)
+            log.warning("%s: %s", service, error.message)
+            stop.wait(1)
+        except Exception:
+            log.exception("%s: the loop goes on", service)
             stop.wait(1)

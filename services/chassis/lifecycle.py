@@ -152,7 +152,7 @@ class Aggregate:
 
     @property
     def etag(self) -> str:
-        return f'"{self.version}"'
+        return str(self.version)
 
     @property
     def subject(self) -> str:
@@ -162,6 +162,11 @@ class Aggregate:
     def owned_by(cls) -> tuple[Any, Any]:
         """The columns (person, unit) by which a resident owns a row; (None, None) hides all from residents."""
         return None, None
+
+    @classmethod
+    def began_at(cls) -> Any:
+        """The column that says when it began: a household sees nothing of its unit's that is older than itself (`Grant.since`)."""
+        return cls.created_at
 
     def record(self, event: Message, act: Act) -> None:
         """The case says what happened; the transaction writes it to the event log."""
@@ -205,8 +210,9 @@ class Case(Aggregate):
             clocks.Clock,
             primaryjoin=lambda: sa.orm.foreign(clocks.Clock.aggregate_id) == cls.id,
             order_by=(clocks.Clock.started_at, clocks.Clock.id),
-            lazy="selectin",
+            lazy="selectin" if cls.CLOCKS else "select",
             overlaps="clocks",  # every kind of case maps the same column
+            info={"locked": True},  # after the case; the sweep skips them meanwhile
         )
 
     @property

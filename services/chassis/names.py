@@ -18,6 +18,7 @@ from services.chassis.errors import InvalidInput, Violation
 from services.chassis.settings import settings
 
 PAGE = 20
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SEAL = 12  # bytes of a page token that prove it was made here
 
 
@@ -78,9 +79,8 @@ def stamp(at: datetime | None) -> Timestamp | None:
     """None stays None: an unset field."""
     if at is None:
         return None
-    value = Timestamp()
-    value.FromDatetime(at)
-    return value
+    since = at - EPOCH
+    return Timestamp(seconds=since.days * 86400 + since.seconds, nanos=since.microseconds * 1000)
 
 
 def stamp_seconds(at: float) -> Timestamp:

@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+
+disable_created_metrics()  # a second series per counter, which nobody reads
 
 RPC_SECONDS = Histogram(
     "steward_rpc_seconds",
@@ -23,10 +25,14 @@ RPC_SECONDS = Histogram(
 )
 RPC_IN_FLIGHT = Gauge("steward_rpc_in_flight", "Operations being worked on.", ["service"])
 CLOCKS_FIRED = Counter(
-    "steward_clock_marks_total", "Marks of clocks that fired: ClockWarned, ClockBreached, ClockEscalated.", ["service", "clock", "mark"]
+    "steward_clock_marks_total",
+    "Marks of clocks that fired; each clock that is missed fires ClockBreached once.",
+    ["service", "process", "clock", "mark", "urgent"],
 )
-CLOCKS_STARTED = Counter("steward_clocks_started_total", "Clocks started.", ["service", "clock"])
-CLOCKS_STOPPED = Counter("steward_clocks_stopped_total", "Clocks stopped, by whether their target was met.", ["service", "clock", "result"])
+CLOCKS_STARTED = Counter("steward_clocks_started_total", "Clocks started.", ["service", "process", "clock"])
+CLOCKS_STOPPED = Counter(
+    "steward_clocks_stopped_total", "Clocks stopped, by whether their target was met.", ["service", "process", "clock", "result"]
+)
 CASES_MOVED = Counter("steward_case_moves_total", "Moves of cases through their lifecycles.", ["service", "process", "action"])
 
 Readiness = Callable[[], str]

@@ -1,15 +1,16 @@
 """What a service does when something happened elsewhere, and what it does by itself every so often.
 
 A reaction is a function under `@on(EventMessage)`; it runs in one transaction together with its row in the inbox, so that it
-has its effect once however often the event arrives. Nothing here knows the broker: the worker hands over bodies, and the
-topology reads the same table to bind queues. Reactions must not rely on the order of events.
+has its effect once however often the event arrives. A reaction to events that come in great numbers may say `together=True`:
+it is given all that have arrived, in one transaction with the inbox rows of all (ADR 8). Nothing here knows the broker: the
+worker hands over bodies, and the topology reads the same table to bind queues. Reactions must not rely on the order of events.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -21,17 +22,22 @@ import orjson
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from services.chassis import event_data
+
 if TYPE_CHECKING:
     from services.chassis.db import Database, Transaction
 
 Queue = Literal["directory", "events"]
 React = Callable[["Event[Any]", "Transaction"], None]
+ReactTogether = Callable[[Sequence["Event[Any]"], "Transaction"], None]
 Run = Callable[["Database"], object]
 M = TypeVar("M", bound=Message)
 F = TypeVar("F", bound=Callable[..., Any])
 
 # These register for every service.
-CHASSIS_MODULES = ("services.chassis.directory", "services.chassis.clocks", "services.chassis.duties", "services.chassis.events")
+CHASSIS_MODULES = tuple(f"services.chassis.{name}" for name in ("directory", "clocks", "duties", "events", "figures", "retention"))
+
+TOGETHER_WITHIN = 2.0  # s for several events; where one of them takes longer, each is handled by itself
 
 
 class Permanent(Exception):
@@ -90,8 +96,16 @@ class Reaction:
     name: str  # `billing_reminders.reactions.bill_accepted_repair`: part of the inbox key, so renaming repeats effects
     source: str
     message: type[Message]
-    function: React
+    function: React | ReactTogether
     queue: Queue
+    together: bool = False  # the function takes several events at once
+
+    def run(self, events: Sequence[Event[Any]], tx: Transaction) -> None:
+        if self.together:
+            cast(ReactTogether, self.function)(events, tx)
+        else:
+            for event in events:
+                cast(React, self.function)(event, tx)
 
     @property
     def type(self) -> str:
@@ -126,6 +140,11 @@ class Reactions:
     def routing_keys(self, queue: Queue) -> frozenset[str]:
         return frozenset(f"{source}.{type}" for source, type in self.by_event if self.queue_of(source, type) == queue)
 
+    @property
+    def together(self) -> frozenset[str]:
+        """The routing keys of events that may be handled together: all their reactions take several at once."""
+        return frozenset(f"{source}.{type}" for (source, type), wanted in self.by_event.items() if all(r.together for r in wanted))
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -142,19 +161,23 @@ _reactions: dict[tuple[str, str, str], tuple[str, Reaction]] = {}  # (name, sour
 _periodic: dict[tuple[str, str], Periodic] = {}  # (owner, name)
 
 
-def on(message: type[Message], *, source: str = "", queue: Queue = "events", service: str = "") -> Callable[[F], F]:
+def on(message: type[Message], *, source: str = "", queue: Queue = "events", service: str = "", together: bool = False) -> Callable[[F], F]:
     """Makes `function(event, tx)` a reaction to an event.
 
     The message's package names the service that emits it; events of the chassis, which every service emits, need `source`.
     The reaction belongs to the service whose folder it stands in; one in the chassis belongs to every service but the source.
     `service` overrides that, for functions that stand elsewhere. Raises TypeError when it is unclear who emits the event.
+
+    `together` makes it `function(events, tx)`, for events that come in great numbers: it gets several, in the order in which
+    they came, and does for them what it would do for each alone. Their inbox rows and those of the service's other reactions
+    to them stand in the same transaction. If it raises, it is called again with each event by itself.
     """
     emitter = source or _package(message)
     if emitter == "chassis":
         raise TypeError(f"every service emits {message.DESCRIPTOR.name}: say whose with source=")
 
     def register(function: F) -> F:
-        reaction = Reaction(_name(function), emitter, message, cast(React, function), queue)
+        reaction = Reaction(_name(function), emitter, message, cast(React, function), queue, together)
         key = (reaction.name, emitter, reaction.type)
         if key in _reactions:
             raise TypeError(f"there are two reactions called {reaction.name} to {reaction.routing_key}")
@@ -202,11 +225,7 @@ def handle(database: Database, service: str, body: bytes) -> Outcome:
     """
     from services.chassis.db import with_retries  # here, so that the relay can read this table without SQLAlchemy
 
-    source, type, envelope = _opened(body)
-    wanted = reactions_of(service).by_event.get((source, type))
-    if not wanted:
-        raise Unexpected(f"{service} has no reaction to {source}.{type}")
-    event = _event(source, type, envelope, wanted[0].message)
+    event, wanted = _read(service, body)
     failures: dict[str, Exception] = {}
     applied = 0
     for reaction in wanted:
@@ -216,7 +235,18 @@ def handle(database: Database, service: str, body: bytes) -> Outcome:
             failures[reaction.name] = error
     if failures:
         raise Failed(failures)
-    return Outcome(source, type, event.recorded, applied, len(wanted) - applied)
+    return Outcome(event.source, event.type, event.recorded, applied, len(wanted) - applied)
+
+
+def handle_together(database: Database, service: str, bodies: Sequence[bytes]) -> list[Outcome]:
+    """Gives several events to their reactions in one transaction; for events whose reactions are all `together`.
+
+    All or nothing: when it raises, whatever it raises, nothing has happened, and each event is to be handled by itself.
+    """
+    from services.chassis.db import with_retries  # as above
+
+    arrived = [_read(service, body) for body in bodies]
+    return with_retries(lambda: _all(database, arrived))
 
 
 def glance(body: bytes) -> tuple[UUID | None, str, str]:
@@ -233,8 +263,41 @@ def _once(database: Database, reaction: Reaction, event: Event[Any]) -> bool:
     """Whether the reaction ran; False when its inbox row was there."""
     with database.reaction(reaction.name, event.id) as tx:
         if tx is not None:
-            reaction.function(event, tx)
+            reaction.run((event,), tx)
     return tx is not None
+
+
+# In order of the key, as every replica takes them: of two that have the same events one waits for the other.
+_TAKE = (
+    "INSERT INTO inbox (reaction, event_id) SELECT * FROM unnest(%s::text[], %s::uuid[])"
+    " ON CONFLICT DO NOTHING RETURNING reaction, event_id"
+)
+
+
+def _all(database: Database, arrived: Sequence[tuple[Event[Any], tuple[Reaction, ...]]]) -> list[Outcome]:
+    wanted = sorted({(reaction.name, event.id) for event, reactions in arrived for reaction in reactions})
+    outcomes: list[Outcome] = []
+    work: dict[str, tuple[Reaction, list[Event[Any]]]] = {}
+    with database.transaction(timeout=TOGETHER_WITHIN) as tx:
+        fresh = set(tx.execute(_TAKE, ([name for name, _ in wanted], [str(identifier) for _, identifier in wanted])))
+        for event, reactions in arrived:
+            mine = [reaction for reaction in reactions if (reaction.name, event.id) in fresh]
+            for reaction in mine:
+                fresh.remove((reaction.name, event.id))  # should the same event have arrived twice
+                work.setdefault(reaction.name, (reaction, []))[1].append(event)
+            outcomes.append(Outcome(event.source, event.type, event.recorded, len(mine), len(reactions) - len(mine)))
+        for reaction, events in work.values():
+            reaction.run(events, tx)
+    return outcomes
+
+
+def _read(service: str, body: bytes) -> tuple[Event[Any], tuple[Reaction, ...]]:
+    """An event, and who wants it. Raises Malformed, Unexpected."""
+    source, type, envelope = _opened(body)
+    wanted = reactions_of(service).by_event.get((source, type))
+    if not wanted:
+        raise Unexpected(f"{service} has no reaction to {source}.{type}")
+    return _event(source, type, envelope, wanted[0].message), wanted
 
 
 def _opened(body: bytes) -> tuple[str, str, dict[str, Any]]:
@@ -250,7 +313,7 @@ def _opened(body: bytes) -> tuple[str, str, dict[str, Any]]:
 
 def _event(source: str, type: str, envelope: dict[str, Any], message: type[Message]) -> Event[Any]:
     try:
-        if not isinstance(envelope["data"], dict):  # ParseDict would take a text for a message without fields
+        if not isinstance(envelope["data"], dict):  # a text would be taken for a message without fields
             raise TypeError("data is no object")
         return Event(
             id=UUID(envelope["id"]),
@@ -268,8 +331,7 @@ def _event(source: str, type: str, envelope: dict[str, Any], message: type[Messa
             estate_id=_uuid(envelope.get("estateid")),
             actor=envelope["actor"],
             trace=envelope.get("traceparent") or "",
-            # A newer emitter may send fields that this release does not know yet.
-            data=json_format.ParseDict(envelope["data"], message(), ignore_unknown_fields=True),
+            data=event_data.read(message, envelope["data"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError, json_format.ParseError) as error:
         raise Malformed(f"{source}.{type}: {error!r}") from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import importlib
 import inspect
+import json
 import logging
 import pkgutil
 import re
@@ -35,7 +36,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from protovalidate import Validator
 
-from services.chassis import directory, observe, policy_api
+from services.chassis import directory, figures, observe, policy_api
 from services.chassis.access import EVERYTHING, Access, Grant, Principal, Scope, Verifier, covers, declared, opened
 from services.chassis.business_time import Walk
 from services.chassis.db import Database, Key, Transaction, with_retries
@@ -48,6 +49,8 @@ from steward.residents.v1.directory_pb2 import LookUpRequest, LookUpResponse
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE = 48 * 1024 * 1024  # bytes; an import of 32 MiB with room around it
+NOTICE = 1.0  # s from saying that the process ends to taking no more calls
+ANSWERING = 0.9  # of the caller's time is the database's; the rest is for saying that it was not enough
 LONGEST_MESSAGE, MOST_VIOLATIONS = 200, 3000  # characters of an error's sentence; bytes of its field violations
 READS = ("Get", "List", "Search", "Count", "Download", "Exchange", "Preview")
 EVERY = "chassis"  # owner of the operations that each service answers for itself
@@ -180,6 +183,8 @@ class Guard:
         if not token:
             raise Unauthenticated("sign in first")
         principal = self._verifier.principal(token)
+        if principal.temporary and not access.with_temporary_password:
+            raise Forbidden("change your temporary password first (SetPassword)", reason="PASSWORD_CHANGE_REQUIRED")
         if access.scope != "SELF" and not principal.holds(access.roles):
             raise Forbidden("none of your roles may do this")
         return principal
@@ -270,7 +275,8 @@ class Server:
 
     def __init__(self, services: list[str], config: Settings | None = None):
         self.config = config or settings()
-        self.databases = {service: Database(service, self.config.database(service)) for service in services}
+        connections = self.config.api_threads + 2  # a thread each: one that is made and closed again costs more than a command
+        self.databases = {service: Database(service, self.config.database(service), pool_size=connections) for service in services}
         self.operations = [operation for service in services for operation in operations(service)] + mounted()
         self._guard = Guard(self.config)
         self._asked, self._residents = Recent(), Client("residents", self.config)
@@ -283,6 +289,8 @@ class Server:
                 ("grpc.max_receive_message_length", MAX_MESSAGE),
                 ("grpc.max_send_message_length", MAX_MESSAGE),
                 ("grpc.so_reuseport", 0),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # clients ping every 30 s
+                *((("grpc.max_connection_age_ms", self.config.api_connection_age * 1000),) if self.config.api_connection_age else ()),
             ],
         )
         if self.config.development:
@@ -313,17 +321,22 @@ class Server:
         self.health.set("", health_pb2.HealthCheckResponse.SERVING)
         return self.port
 
-    def stop(self, grace: float = 10) -> None:
-        """Finishes what is being worked on, takes nothing new."""
+    def stop(self, grace: float = 10, notice: float = 0.0) -> None:
+        """Finishes what is being worked on, takes nothing new.
+
+        `notice`: seconds between saying so and doing so, in which clients go elsewhere. A call that arrives with the end itself
+        is lost: gRPC cancels what no thread has taken up yet.
+        """
         self.draining = True
         self.health.enter_graceful_shutdown()
+        time.sleep(notice)
         self._grpc.stop(grace).wait()
         for database in self.databases.values():
             database.dispose()
 
     def why_not_ready(self) -> str:
         """Empty when every database answers as an unprivileged role with the right schema and a filled directory."""
-        from services.chassis.migrate import expected_heads
+        from services.chassis.migrate import behind
 
         if self.draining:
             return "draining"
@@ -333,7 +346,7 @@ class Server:
                 if privileged:
                     return f"{service}: the database role must not be a superuser nor bypass row-level security"
                 heads = {row[0] for row in tx.execute("SELECT version_num FROM schema_revisions")}
-                if missing := expected_heads(service) - heads:
+                if missing := behind(service, heads):
                     return f"{service}: the schema lacks {', '.join(sorted(missing))}"
                 if service != "residents" and not directory.filled(tx):
                     return f"{service}: the directory has had no first copy yet"
@@ -382,7 +395,7 @@ class Server:
 
     def _once(self, operation: Operation, request: Any, context: grpc.ServicerContext) -> bytes:
         metadata = {str(k): str(v) for k, v in context.invocation_metadata()}
-        timeout = context.time_remaining() or 0.0
+        timeout = (context.time_remaining() or 0.0) * ANSWERING
         principal = self._guard.principal(operation, metadata)
         database = self._named(request) if operation.service == EVERY else self.databases[operation.service]
         scope, estate = self._guard.enter(operation, principal, request, database, timeout)
@@ -392,7 +405,11 @@ class Server:
         key = None
         if request_id and not operation.reads and "\x00" not in request_id:  # that is among the violations
             key = Key(operation.method.name, request_id, request.SerializeToString(deterministic=True))
-        with database.transaction(principal, scope, key=key, timeout=timeout, read_only=operation.reads) as tx:
+        if operation.reads:
+            opened = database.look(principal, scope, timeout=timeout)
+        else:
+            opened = database.transaction(principal, scope, key=key, timeout=timeout)
+        with opened as tx:
             if tx.replay is not None:
                 return tx.replay.reply
             tx.estate, tx.violations, tx.trace, tx.request_id = estate, violations, metadata.get("traceparent", ""), request_id
@@ -480,7 +497,12 @@ class Client:
         self._metadata = (("x-steward-internal", config.internal_token),)
         address = config.addresses.get(service, "")
         target = f"ipv4:{address.replace(';', ',')}" if address[:1].isdigit() else address
-        options = [("grpc.max_receive_message_length", MAX_MESSAGE), ("grpc.lb_policy_name", "round_robin")]
+        balanced = {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}}
+        options = [
+            ("grpc.max_receive_message_length", MAX_MESSAGE),
+            ("grpc.service_config", json.dumps(balanced)),
+            ("grpc.dns_min_time_between_resolutions_ms", 1000),
+        ]
         self._channel = grpc.insecure_channel(target, options)
         self._service = service
 
@@ -545,11 +567,13 @@ def ended_by_signal() -> Iterator[threading.Event]:
 def run(services: list[str], config: Settings) -> int:
     """The process: serves until SIGTERM, then drains."""
     server = Server(services, config)
+    for service in services:
+        figures.announce(service)
     with ended_by_signal() as stop:
         observe.serve(config.http_port, config.bind, server.why_not_ready)
         port = server.start()
         log.info("api of %s on port %d", ", ".join(services), port)
         threading.Thread(target=_keep_filled, args=(server, stop), daemon=True).start()
         stop.wait()
-        server.stop()
+        server.stop(notice=NOTICE)
     return 0

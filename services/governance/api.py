@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from services.chassis.db import Transaction
-from services.chassis.errors import Conflict
+from services.chassis.errors import InvalidInput
 from services.governance.cases import Counts, count, instants
 from steward.governance.v1 import service_figures_pb2 as pb
 
 
 def get_service_figures(request: pb.GetServiceFiguresRequest, tx: Transaction) -> pb.QuarterFigures:
     if tx.estate is None:
-        raise Conflict("name one estate, not estates/-", reason="ESTATE_REQUIRED")
+        raise InvalidInput("name one estate, not estates/-", reason="ESTATE_REQUIRED")
     counts = count(tx, tx.estate.id, instants(request.quarter, tx.estate.zone))
     return pb.QuarterFigures(
         estate=f"estates/{tx.estate.code}",

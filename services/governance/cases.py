@@ -6,21 +6,19 @@ or the highest counts, so their order does not matter. In which quarter a report
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
 from services.chassis.db import Base, Transaction
 
 LIMITS = ("pickup", "on_site", "resolve")  # the clocks of every repair (contract of ReportRepair; REP-10, REP-38, X-34)
-GROWING = frozenset({"accepted", "reopened", "reworks"})
-NOTHING = {"accepted": 0, "reopened": 0, "reworks": 0, "cancelled": False}  # of a case nothing has been heard of
 
 
 class ServiceCase(Base):
@@ -52,16 +50,34 @@ class MissedLimit(Base):
     estate_id: Mapped[UUID]
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a case belongs."""
 
     group_id: UUID | None
     company_id: UUID | None
     estate_id: UUID | None
 
-    def columns(self) -> dict[str, Any]:
-        return {"group_id": self.group_id, "company_id": self.company_id, "estate_id": self.estate_id}
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a case: numbers only grow, everything else is the same however often it is said."""
+
+    case_id: UUID
+    place: Place
+    reported_at: datetime | None = None
+    urgent: bool | None = None
+    accepted: int = 0  # these as in ServiceCase
+    reopened: int = 0
+    reworks: int = 0
+    cancelled: bool = False
+
+    def __or__(self, other: Facts) -> Facts:
+        """Both, of one case."""
+        reported = self if self.reported_at else other
+        return Facts(
+            self.case_id, self.place, reported.reported_at, reported.urgent, max(self.accepted, other.accepted),
+            max(self.reopened, other.reopened), max(self.reworks, other.reworks), self.cancelled or other.cancelled,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +96,40 @@ class Counts:
         return Counts(*(getattr(self, name) + getattr(other, name) for name in Counts.__slots__))
 
 
-def learn(tx: Transaction, case_id: UUID, place: Place, **facts: Any) -> None:
-    """Adds facts to a case: numbers only grow, everything else is the same however often it is said."""
-    statement = insert(ServiceCase).values({**NOTHING, **place.columns(), "id": case_id, **facts})
-    said = {name: statement.excluded[name] for name in facts}
-    merged = {name: sa.func.greatest(getattr(ServiceCase, name), value) if name in GROWING else value for name, value in said.items()}
-    tx.session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=merged))
+_LEARN = """
+INSERT INTO service_cases AS known (id, group_id, company_id, estate_id, reported_at, urgent, accepted, reopened, reworks, cancelled)
+VALUES {rows}
+ON CONFLICT (id) DO UPDATE SET
+    reported_at = coalesce(EXCLUDED.reported_at, known.reported_at), urgent = coalesce(EXCLUDED.urgent, known.urgent),
+    accepted = greatest(EXCLUDED.accepted, known.accepted), reopened = greatest(EXCLUDED.reopened, known.reopened),
+    reworks = greatest(EXCLUDED.reworks, known.reworks), cancelled = EXCLUDED.cancelled OR known.cancelled
+"""
+_MISS = "INSERT INTO missed_limits (case_id, group_id, company_id, estate_id, clock) VALUES {rows} ON CONFLICT DO NOTHING"
 
 
-def miss(tx: Transaction, case_id: UUID, place: Place, clock: str) -> None:
-    """A limit passed; a breach is never withdrawn."""
-    tx.session.execute(insert(MissedLimit).values(case_id=case_id, clock=clock, **place.columns()).on_conflict_do_nothing())
+def learn(tx: Transaction, facts: Iterable[Facts]) -> None:
+    """Adds facts to their cases."""
+    cases: dict[UUID, Facts] = {}
+    for fact in facts:
+        cases[fact.case_id] = cases[fact.case_id] | fact if fact.case_id in cases else fact
+    # In order of the key, as everybody locks them.
+    rows = [
+        (case_id, *fact.place, fact.reported_at, fact.urgent, fact.accepted, fact.reopened, fact.reworks, fact.cancelled)
+        for case_id, fact in sorted(cases.items())
+    ]
+    _insert(tx, _LEARN, rows)
+
+
+def miss(tx: Transaction, missed: Iterable[tuple[UUID, Place, str]]) -> None:
+    """Limits (case, place, clock) passed; a breach is never withdrawn."""
+    rows = {(case_id, *place, clock) for case_id, place, clock in missed}
+    _insert(tx, _MISS, sorted(rows, key=lambda row: (row[0], row[-1])))
+
+
+def _insert(tx: Transaction, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    if rows:
+        one = f"({', '.join(['%s'] * len(rows[0]))})"
+        tx.finally_execute(sql.format(rows=", ".join([one] * len(rows))), [value for row in rows for value in row])
 
 
 def count(tx: Transaction, estate_id: UUID, between: tuple[datetime, datetime]) -> dict[bool, Counts]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from uuid import UUID
 
 import sqlalchemy as sa
 
 from services.chassis.db import Transaction
 from services.chassis.errors import NotFound
-from services.chassis.names import PAGE, instant, last, page_position, page_token, stamp
+from services.chassis.names import instant, last, stamp
 from services.notifications.messages import Message, inbox_of, unread_of
 from steward.notifications.v1 import messages_pb2 as pb
 
@@ -18,16 +17,9 @@ MARKED = 1000
 
 
 def list_messages(request: pb.ListMessagesRequest, tx: Transaction) -> pb.ListMessagesResponse:
-    size = request.page_size or PAGE
     mine = unread_of(tx.principal) if request.unread_only else inbox_of(tx.principal)
-    query = sa.select(Message).where(mine).order_by(Message.occurred_at.desc(), Message.id.desc()).limit(size + 1)
-    if position := page_position(request):
-        query = query.where(sa.tuple_(Message.occurred_at, Message.id) < sa.tuple_(*_place(position)))
-    found = list(tx.session.execute(query).scalars())
-    reply = pb.ListMessagesResponse(messages=[message(m) for m in found[:size]])
-    if len(found) > size:
-        reply.next_page_token = page_token(request, found[size - 1].occurred_at, found[size - 1].id)
-    return reply
+    found, token = tx.page(sa.select(Message), Message, request, (Message.occurred_at, Message.id), within=mine)
+    return pb.ListMessagesResponse(messages=[message(m) for m in found], next_page_token=token)
 
 
 def count_unread_messages(request: pb.CountUnreadMessagesRequest, tx: Transaction) -> pb.CountUnreadMessagesResponse:
@@ -93,8 +85,3 @@ def _unread(tx: Transaction) -> tuple[int, int]:
     counted = newest.subquery()
     row = tx.session.execute(sa.select(sa.func.count(), sa.func.count().filter(counted.c.urgent)).select_from(counted)).one()
     return row[0], row[1]
-
-
-def _place(position: list[str]) -> tuple[datetime, UUID]:
-    at, identifier = position
-    return datetime.fromisoformat(at), UUID(identifier)

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from services.chassis.access import Principal
@@ -45,12 +45,21 @@ class Message(Base):
         return f"messages/{self.id}"
 
 
+_COLUMNS = (
+    *("id", "group_id", "company_id", "estate_id", "recipient", "kind", "title", "body", "subject", "number", "urgent"),
+    *("skipped_roles", "event_id", "occurred_at", "created_at"),
+)
+_INSERT = f"INSERT INTO messages ({', '.join(_COLUMNS)}) VALUES "
+_ROW = f"({', '.join(['%s'] * len(_COLUMNS))})"
+
+
 def deliver(tx: Transaction, rows: Sequence[dict[str, Any]]) -> list[str]:
     """Puts messages into their inboxes, leaving out those that are there. Returns the kind of each that is new."""
     if not rows:
         return []
-    values = [{"id": new_id(), "created_at": tx.now, **row} for row in rows]
-    return list(tx.session.execute(insert(Message).values(values).on_conflict_do_nothing().returning(Message.kind)).scalars())
+    values = [value for row in rows for value in map({"id": new_id(), "created_at": tx.now, **row}.__getitem__, _COLUMNS)]
+    sql = f"{_INSERT}{','.join([_ROW] * len(rows))} ON CONFLICT DO NOTHING RETURNING kind"
+    return [kind for (kind,) in tx.execute(sql, values)]
 
 
 def inbox_of(principal: Principal) -> sa.ColumnElement[bool]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter as Tally
+from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 from prometheus_client import Counter
 
 from services.chassis.db import Transaction
 from services.chassis.names import last
 from services.chassis.reactions import Event, on
-from services.notifications.audiences import Found
+from services.notifications.audiences import Found, find
 from services.notifications.messages import deliver
 from services.notifications.routing import ROUTES, Route, routes_of, sources
 from services.notifications.templates import TEMPLATES, case_name, clock_name, role_name, span
@@ -20,26 +23,27 @@ log = logging.getLogger(__name__)
 TOLD = Counter("steward_messages_told_total", "Messages put into inboxes, by kind.", ["kind"])
 VACANT = Counter(
     "steward_ladder_vacant_total",
-    "Times nobody could be told because nobody holds the role nor one above it; service: whose case it is, role: the topmost one tried.",
-    ["service", "role"],
+    "Times nobody could be told because nobody holds the role nor one above it; service: whose case it is, post: the topmost one tried.",
+    ["service", "post"],
 )
 
 
-def tell(event: Event[Any], tx: Transaction) -> None:
-    """Sends each person concerned one message. Raises Unavailable while the directory does not know the estate."""
-    messages: dict[str, dict[str, Any]] = {}
-    for route in routes_of(event):
-        found = route.audience.find(event, tx)
+def tell(events: Sequence[Event[Any]], tx: Transaction) -> None:
+    """Of each event, sends each person concerned one message. Raises Unavailable while the directory does not know an estate."""
+    lines = [(event, route) for event in events for route in routes_of(event)]
+    messages: dict[tuple[UUID, str], dict[str, Any]] = {}
+    for (event, route), found in zip(lines, find(tx, [(event, route.audience) for event, route in lines]), strict=True):
         if found.vacant:
             _warn_of_vacancy(event, found, tx)
         for recipient in found.recipients:
-            messages.setdefault(recipient, _message(event, route, found, recipient))
+            if (event.id, recipient) not in messages:
+                messages[event.id, recipient] = _message(event, route, found, recipient)
     _count(deliver(tx, list(messages.values())), tx)
 
 
 for _event in dict.fromkeys(route.event for route in ROUTES):
     for _source in sources(_event):
-        on(_event, source=_source)(tell)
+        on(_event, source=_source, together=True)(tell)
 
 
 def _message(event: Event[Any], route: Route, found: Found, recipient: str) -> dict[str, Any]:
@@ -74,8 +78,8 @@ def _message(event: Event[Any], route: Route, found: Found, recipient: str) -> d
 
 def _count(kinds: list[str], tx: Transaction) -> None:
     def count() -> None:
-        for kind in kinds:
-            TOLD.labels(kind).inc()
+        for kind, number in Tally(kinds).items():
+            TOLD.labels(kind).inc(number)
 
     tx.after_commit.append(count)
 

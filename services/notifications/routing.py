@@ -12,10 +12,11 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from services.chassis.db import Transaction
 from services.chassis.reactions import Event
 from services.notifications.audiences import (
+    ASSIGNEE,
     ASSISTANTS,
+    DUTY,
     ENGINEERING,
     HANDLER,
     LADDER,
@@ -24,16 +25,18 @@ from services.notifications.audiences import (
     TECHNICIAN,
     TECHNICIANS,
     Audience,
-    Found,
-    holders,
 )
 from services.notifications.templates import TEMPLATES
 from steward.chassis.v1.events_pb2 import ClockBreached, ClockEscalated, ClockWarned, DutyOpened
 from steward.work_orders.v1.events_pb2 import (
     FaultRecurring,
     FollowUpAnswered,
+    FollowUpAssigned,
+    FollowUpDelegated,
     FollowUpMissed,
+    FollowUpOpened,
     RepairAccepted,
+    RepairAppointed,
     RepairCancelled,
     RepairCheckCompleted,
     RepairCompleted,
@@ -50,17 +53,11 @@ from steward.work_orders.v1.events_pb2 import (
     RepairTaken,
     RepairTransferred,
     RepairUrged,
+    SpotCheckDeviated,
+    SpotCheckRoundOpened,
 )
 
 CLOCK_SOURCES = ("work_orders",)  # services whose clocks and duties are listened to
-
-
-def assignees(event: Event[Any], tx: Transaction) -> Found:
-    """Those whom the event names; where it names nobody, the role is vacant."""
-    return Found(tuple(event.data.assignees), event.data.role) if event.data.assignees else holders(event.data.role).find(event, tx)
-
-
-DUTY = Audience("those to whom the duty falls", assignees)
 
 
 def urgent(event: Event[Any]) -> bool:
@@ -81,6 +78,11 @@ def nobody_has_it(event: Event[Any]) -> bool:
 def not_collected(event: Event[Any]) -> bool:
     """it is the clock `pickup`"""
     return event.data.clock.clock == "pickup"
+
+
+def not_solved(event: Event[Any]) -> bool:
+    """it is the clock `resolve`"""
+    return event.data.clock.clock == "resolve"
 
 
 def dissatisfied_again(event: Event[Any]) -> bool:
@@ -127,25 +129,36 @@ ROUTES = (
     Route(RepairResumed,     REPORTER,     "REPAIR_RESUMED",        "REC-11"),
     Route(RepairReopened,    TECHNICIAN,   "REPAIR_REOPENED",       "FUP-12"),
     Route(RepairReopened,    ENGINEERING,  "REPAIR_REOPENED",       "FUP-12"),
+    Route(RepairReopened,    SUPERVISOR,   "REPAIR_REOPENED",       "REP-31"),
+    Route(RepairAppointed,   REPORTER,     "REPAIR_APPOINTED",      "REP-14"),
     Route(RepairCorrected,   TECHNICIAN,   "REPAIR_CORRECTED",      "REP-13"),
     Route(RepairCorrected,   ENGINEERING,  "REPAIR_CORRECTED",      "REP-08",        urgent),
     Route(RepairMerged,      REPORTER,     "REPAIR_MERGED",         "REP-35 REC-11"),
     Route(FaultRecurring,    ENGINEERING,  "FAULT_RECURRING",       "REP-30"),
     Route(DutyOpened,        DUTY,         "DUTY_OPENED",           "REP-26"),
     Route(RepairCheckCompleted, SUPERVISOR, "REPAIR_CHECK_COMPLETED", "REP-26"),
+    Route(FollowUpOpened,    ASSIGNEE,     "FOLLOW_UP_ASSIGNED",    "REP-25"),
+    Route(FollowUpAssigned,  ASSIGNEE,     "FOLLOW_UP_ASSIGNED",    "REP-25"),
+    Route(FollowUpDelegated, ASSIGNEE,     "FOLLOW_UP_ASSIGNED",    "REP-25"),
     Route(FollowUpMissed,    SUPERVISOR,   "FOLLOW_UP_MISSED",      "FUP-27"),
     Route(FollowUpAnswered,  SUPERVISOR,   "FOLLOW_UP_ESCALATED",   "FUP-12",        dissatisfied_again),
+    Route(SpotCheckRoundOpened, DUTY,      "SPOT_CHECKS_DUE",       "FUP-15 FUP-16 FUP-17"),
+    Route(SpotCheckDeviated, SUPERVISOR,   "SPOT_CHECK_DEVIATED",   "FUP-15"),
     Route(ClockWarned,       HANDLER,      "CLOCK_WARNED",          "REP-10"),
     Route(ClockWarned,       ASSISTANTS,   "CLOCK_URGED",           "REP-10",        nobody_has_it),
     Route(ClockBreached,     LADDER,       "CLOCK_BREACHED",        "REP-09"),
     Route(ClockBreached,     ASSISTANTS,   "REPAIR_UNCOLLECTED",    "REP-10",        not_collected),
+    Route(ClockBreached,     SUPERVISOR,   "REPAIR_OVERDUE",        "REP-31",        not_solved),
     Route(ClockEscalated,    LADDER,       "CLOCK_ESCALATED",       "REP-09"),
 )  # fmt: skip
 
 
+_BY_EVENT = {event: [route for route in ROUTES if route.event is event] for event in {route.event for route in ROUTES}}
+
+
 def routes_of(event: Event[Any]) -> list[Route]:
     """The lines that hold for an event, in their order."""
-    return [route for route in ROUTES if route.event is type(event.data) and (route.when is None or route.when(event))]
+    return [route for route in _BY_EVENT[type(event.data)] if route.when is None or route.when(event)]
 
 
 def sources(event: type[Message]) -> tuple[str, ...]:

@@ -60,6 +60,11 @@ TEMPLATES = {
     "REPAIR_CHECK_COMPLETED": Template(
         "维修核查 {number} 已上报", "{estate} 当日维修核查 {number} 已完成，未处理或未交回的工单共 {count} 单，请审阅。"
     ),
+    "REPAIR_OVERDUE": Template("报修 {number} 逾期未解决", "{estate} 报修 {number} 未在{limit}内解决，请会同工程部门跟进处理。"),
+    # a follow-up and its spot check, to the staff concerned
+    "FOLLOW_UP_ASSIGNED": Template("回访 {number} 由您负责", "{estate} 回访 {number} 由您负责，请在时限前回访客户并记录。"),
+    "SPOT_CHECKS_DUE": Template("{number} 月回访抽查", "{estate} 已抽取 {number} 月回访 {count} 条，请在时限前完成抽查。"),
+    "SPOT_CHECK_DEVIATED": Template("回访抽查 {number} 与记录不符", "{estate} 回访抽查 {number} 与记录不符，请跟进整改。"),
     # a duty, to those to whom it falls
     "DUTY_OPENED": Template("例行工作 {number} 请按时完成", "{estate} 例行工作 {number} 已开始，请在时限前完成并上报。"),
     # a repair, to the household
@@ -67,6 +72,7 @@ TEMPLATES = {
     "REPAIR_REPLANNED": Template(
         "报修 {number} 方案有变，请确认", "您的报修 {number} 现场情况有变，维修方案已调整，请查看并确认是否同意。"
     ),
+    "REPAIR_APPOINTED": Template("报修 {number} 已约定上门时间", "您的报修 {number} 已约定上门时间，请留意预约时间并安排家人在场。"),
     "REPAIR_PAUSED": Template("报修 {number} 暂缓", "您的报修 {number} 因故暂缓，恢复后会再通知您。"),
     "REPAIR_RESUMED": Template("报修 {number} 继续维修", "您的报修 {number} 已恢复维修。"),
     "REPAIR_RECEIVED": Template("报修 {number} 已受理", "您的报修已受理，单号 {number}，我们会尽快安排维修人员。"),
@@ -81,8 +87,16 @@ TEMPLATES = {
     ),
 }
 
-CASES = {"repair": "报修", "follow_up": "回访", "duty_task": "例行工作"}
-CLOCKS = {"pickup": "接单", "on_site": "到场", "resolve": "解决", "follow_up": "完成", "duty": "完成"}
+CASES = {"repair": "报修", "follow_up": "回访", "spot_check": "回访抽查", "duty_task": "例行工作"}
+CLOCKS = {
+    "pickup": "接单",
+    "on_site": "到场",
+    "resolve": "解决",
+    "follow_up": "完成",
+    "solution": "整改",
+    "spot_check": "完成",
+    "duty": "完成",
+}
 
 # steward.options.v1.Role → what the company calls it (ORG-09, X-38, X-39).
 ROLES = {

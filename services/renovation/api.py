@@ -5,10 +5,9 @@ from __future__ import annotations
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.orm import lazyload
 
 from services.chassis.db import Transaction
-from services.chassis.names import PAGE, last, page_position, page_token, stamp
+from services.chassis.names import last, stamp
 from services.renovation.renovations import DIR_NODES, Renovation
 from steward.renovation.v1 import renovations_pb2 as pb
 
@@ -18,27 +17,15 @@ def get_renovation(request: pb.GetRenovationRequest, tx: Transaction) -> pb.Reno
 
 
 def list_renovations(request: pb.ListRenovationsRequest, tx: Transaction) -> pb.ListRenovationsResponse:
-    size = request.page_size or PAGE
-    query = (
-        sa.select(Renovation)
-        .where(tx.inside(Renovation))
-        .options(lazyload(Renovation.clocks))
-        .order_by(Renovation.id.desc())
-        .limit(size + 1)
-    )
+    query = sa.select(Renovation)
     if tx.estate is None:  # an estate the directory has not heard of yet has no name to show
         query = query.where(sa.exists().where(DIR_NODES.c.id == Renovation.estate_id))
     if request.states:
         query = query.where(Renovation.state.in_([pb.Renovation.State.Name(state) for state in request.states]))
     if request.unit:
         query = query.where(Renovation.unit_id.in_(_units(request.unit, tx)))
-    if position := page_position(request):
-        query = query.where(Renovation.id < UUID(position[0]))
-    found = list(tx.session.execute(query).scalars())
-    reply = pb.ListRenovationsResponse(renovations=[message(renovation) for renovation in found[:size]])
-    if len(found) > size:
-        reply.next_page_token = page_token(request, found[size - 1].id)
-    return reply
+    found, token = tx.page(query, Renovation, request)
+    return pb.ListRenovationsResponse(renovations=[message(renovation) for renovation in found], next_page_token=token)
 
 
 def message(renovation: Renovation) -> pb.Renovation:

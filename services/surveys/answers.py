@@ -6,13 +6,13 @@ instant; in which month that lies is worked out when somebody asks, so nothing h
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
 from services.chassis.db import Base, Transaction
@@ -43,14 +43,22 @@ class Figures:
     satisfied: int
 
 
-def keep(tx: Transaction, answer: SatisfactionAnswer) -> None:
-    """Writes an answer unless a newer one of the same repair is there."""
-    values = {column.key: getattr(answer, column.key) for column in sa.inspect(SatisfactionAnswer).columns}
-    statement = insert(SatisfactionAnswer).values(values)
-    newer = SatisfactionAnswer.sequence < statement.excluded.sequence
-    tx.session.execute(
-        statement.on_conflict_do_update(index_elements=["id"], set_={key: statement.excluded[key] for key in values}, where=newer)
-    )
+_COLUMNS = ("id", "group_id", "company_id", "estate_id", "sequence", "answered_at", "unit_id", "technician_id", "attitude", "quality")
+_KEEP = f"""
+INSERT INTO satisfaction_answers AS known ({", ".join(_COLUMNS)}) VALUES {{rows}}
+ON CONFLICT (id) DO UPDATE SET {", ".join(f"{column} = EXCLUDED.{column}" for column in _COLUMNS)} WHERE known.sequence < EXCLUDED.sequence
+"""
+
+
+def keep(tx: Transaction, answers: Iterable[SatisfactionAnswer]) -> None:
+    """Writes answers, except those of which a newer one of the same repair is there."""
+    newest: dict[UUID, SatisfactionAnswer] = {}
+    for answer in sorted(answers, key=lambda answer: (answer.id, answer.sequence)):  # in order of the key, as everybody locks them
+        newest[answer.id] = answer
+    if newest:
+        one = f"({', '.join(['%s'] * len(_COLUMNS))})"
+        values = [getattr(answer, column) for answer in newest.values() for column in _COLUMNS]
+        tx.finally_execute(_KEEP.format(rows=", ".join([one] * len(newest))), values)
 
 
 def figures(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.chassis.db import Transaction
-from services.chassis.errors import Conflict
+from services.chassis.errors import InvalidInput
 from services.chassis.names import identifier
 from services.surveys import answers, policies
 from steward.surveys.v1 import satisfaction_pb2 as pb
@@ -11,7 +11,7 @@ from steward.surveys.v1 import satisfaction_pb2 as pb
 
 def get_satisfaction(request: pb.GetSatisfactionRequest, tx: Transaction) -> pb.SatisfactionFigures:
     if tx.estate is None:
-        raise Conflict("name one estate, not estates/-", reason="ESTATE_REQUIRED")
+        raise InvalidInput("name one estate, not estates/-", reason="ESTATE_REQUIRED")
     technician = identifier(request.technician, "staff", "technician") if request.technician else None
     satisfied_from = int(tx.terms().number(policies.SATISFIED_FROM))
     found = answers.figures(tx, tx.estate.id, answers.instants(request.period, tx.estate.zone), satisfied_from, technician)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -11,10 +12,10 @@ from services.surveys.answers import SatisfactionAnswer, keep
 from steward.work_orders.v1 import events_pb2 as work_orders
 
 
-@on(work_orders.RepairAccepted)
-def keep_grades(event: Event[work_orders.RepairAccepted], tx: Transaction) -> None:
+@on(work_orders.RepairAccepted, together=True)
+def keep_grades(events: Sequence[Event[work_orders.RepairAccepted]], tx: Transaction) -> None:
     """REP-19: who accepts a repair rates attitude and quality."""
-    keep(tx, answer(event))
+    keep(tx, [answer(event) for event in events])
 
 
 def answer(event: Event[Any]) -> SatisfactionAnswer:

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from services.chassis import testing
+from services.chassis.access import Grant
 from services.chassis.db import Database
 from services.chassis.names import money
 from services.chassis.reactions import handle
@@ -121,6 +122,20 @@ def test_owners_see_the_receivables_of_their_units_only(database: Database, api:
     with pytest.raises(testing.Refused) as refused:
         api.call(tree.owner, "GetReceivable", name=his.name)
     assert (refused.value.http, refused.value.reason) == (404, "RECEIVABLE_NOT_FOUND")
+
+
+def test_who_buys_a_unit_does_not_see_what_the_owner_before_him_owed(database: Database, api: testing.Api, tree: testing.Tree) -> None:
+    def owner(since: datetime) -> testing.Caller:
+        return testing.Caller("people", uuid4(), (Grant("OWNER", "unit", tree.units[tree.unit], tree.estate_id, since),))
+
+    bill(database, tree, "DUE", "10")
+    (debt,) = listed(api, tree.owner, parent=tree.parent)
+    later, earlier = (owner(testing.business_now(database).replace(microsecond=0) + timedelta(hours=h)) for h in (1, -1))
+    assert listed(api, later, parent=tree.parent) == []
+    with pytest.raises(testing.Refused) as refused:
+        api.call(later, "GetReceivable", name=debt.name)
+    assert refused.value.reason == "RECEIVABLE_NOT_FOUND"
+    assert listed(api, earlier, parent=tree.parent) == [debt]
 
 
 @pytest.mark.parametrize("role", ["TENANT", "FAMILY_MEMBER", "TECHNICIAN", "SECURITY_GUARD"])

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import time
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import jwt
@@ -25,6 +26,8 @@ PRIVATE, PUBLIC = key_pair()
 ESTATE, UNIT = uuid4(), uuid4()
 STAFF = Principal("staff", str(uuid4()), (Grant("TECHNICIAN", "estate", ESTATE), Grant("GENERAL_MANAGER", "company", uuid4())))
 OWNER = Principal("people", str(uuid4()), (Grant("OWNER", "unit", UNIT, ESTATE),))
+MOVED_IN = datetime(2026, 3, 1, tzinfo=UTC)
+TENANT = Principal("people", str(uuid4()), (Grant("TENANT", "unit", UNIT, ESTATE, MOVED_IN),))
 
 
 @pytest.fixture
@@ -42,7 +45,9 @@ def segment(value: object) -> str:
     return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
 
 
-@pytest.mark.parametrize("principal", [STAFF, OWNER, access.system("residents")], ids=str)
+@pytest.mark.parametrize(
+    "principal", [STAFF, OWNER, TENANT, Principal("staff", str(uuid4()), temporary=True), access.system("residents")], ids=str
+)
 def test_an_identity_comes_back_as_it_was_signed(verifier: Verifier, principal: Principal) -> None:
     token, expires = sign(principal, key=PRIVATE)
     assert verifier.principal(token) == principal
@@ -55,6 +60,19 @@ def refused(verifier: Verifier, token: str) -> str:
         verifier.principal(token)
     assert caught.value.http == 401
     return caught.value.reason
+
+
+def test_an_identity_from_before_grants_had_a_start_is_good_and_means_since_ever(verifier: Verifier) -> None:
+    old = signed(sub=str(OWNER), grants=[["OWNER", "unit", str(UNIT), str(ESTATE)]])
+    assert verifier.principal(old) == OWNER
+
+
+def test_what_a_start_and_a_temporary_password_say_costs_an_identity_little(verifier: Verifier) -> None:
+    plain, _ = sign(OWNER, key=PRIVATE)
+    assert len(sign(Principal("people", OWNER.id, (Grant("OWNER", "unit", UNIT, ESTATE, MOVED_IN),)), key=PRIVATE)[0]) - len(plain) < 20
+    claims = jwt.decode(plain, options={"verify_signature": False})
+    assert set(claims) == {"sub", "aud", "exp", "grants"}
+    assert len(claims["grants"][0]) == 4
 
 
 def test_an_identity_signed_by_somebody_else_is_refused(verifier: Verifier) -> None:
@@ -176,6 +194,19 @@ def test_a_resident_opens_the_estate_but_of_it_only_his_own() -> None:
     assert opened(OWNER, frozenset({"TENANT"})).empty
 
 
+def test_of_several_starts_at_a_unit_the_earliest_counts_and_none_is_the_earliest_of_all() -> None:
+    def since(*starts: datetime | None) -> frozenset[tuple[UUID, datetime]]:
+        grants = tuple(Grant("OWNER", "unit", UNIT, ESTATE, start) for start in starts)
+        scope = opened(Principal("people", OWNER.id, grants), frozenset({"OWNER"}))
+        assert scope.units == {UNIT}
+        return scope.since
+
+    day = timedelta(days=1)
+    assert since(MOVED_IN) == {(UNIT, MOVED_IN)}
+    assert since(MOVED_IN, MOVED_IN - day, MOVED_IN + day) == {(UNIT, MOVED_IN - day)}
+    assert since(None, MOVED_IN) == since(MOVED_IN, None) == since(MOVED_IN, None, MOVED_IN + day) == frozenset()
+
+
 def where(scope: Scope) -> str:
     return str(inside(scope, Probe).compile(dialect=sa.dialects.postgresql.dialect(), compile_kwargs={"literal_binds": True}))
 
@@ -186,6 +217,16 @@ def test_the_scope_is_repeated_in_every_query() -> None:
     assert where(Scope(estates=frozenset({ESTATE}))) == f"probes.estate_id = '{ESTATE}'"
     resident = where(Scope(estates=frozenset({ESTATE}), person=UNIT, units=frozenset({UNIT})))
     assert resident == f"probes.estate_id = '{ESTATE}' AND (probes.owner_id = '{UNIT}' OR probes.unit_id IN ('{UNIT}'))"
+
+
+def test_of_a_unit_he_came_to_later_a_resident_gets_what_began_since(verifier: Verifier) -> None:
+    here, there = sorted((uuid4(), uuid4()))
+    scope = Scope(estates=frozenset({ESTATE}), person=UNIT, units=frozenset({here, there}), since=frozenset({(there, MOVED_IN)}))
+    mine = f"probes.owner_id = '{UNIT}' OR probes.unit_id IN ('{here}')"
+    his_time = f"probes.unit_id = '{there}' AND probes.created_at >= '2026-03-01 00:00:00+00:00'"
+    assert where(scope) == f"probes.estate_id = '{ESTATE}' AND ({mine} OR {his_time})"
+    since_ever = opened(TENANT, frozenset({"TENANT"}))
+    assert since_ever.since == {(UNIT, MOVED_IN)}
 
 
 def test_a_resident_sees_nothing_of_a_kind_that_nobody_owns() -> None:

@@ -9,16 +9,18 @@ from uuid import uuid4
 import grpc
 import pytest
 
+from services.chassis import jobs
 from services.chassis.access import Principal
 from services.chassis.business_time import Walk
 from services.chassis.db import Database
-from services.chassis.errors import NotFound
+from services.chassis.errors import InvalidInput, NotFound
 from services.chassis.names import instant, stamp
 from services.chassis.rpc import Server
 from services.chassis.settings import settings
 from services.chassis.testing import Api, Tree, business_now, clock_events, configured, serving
 from services.probe.probes import Probe
 from steward.chassis.v1 import business_time_pb2 as pb
+from tests.conftest import Postgres
 
 pytestmark = pytest.mark.usefixtures("moving_time")
 
@@ -59,6 +61,41 @@ def test_a_shift_fires_what_is_due_by_then_and_the_look_says_what_is_due_next(wa
     assert instant(look(walk), "next_due") <= breached
     [event] = [event for event in look(walk, events_since=since).events if str(probe.id) in event.subject]
     assert (event.type, event.source, event.clock, instant(event, "occurred_at")) == ("ClockWarned", "probe", "work", warned)
+
+
+def test_the_look_counts_long_running_operations_until_they_have_ended(walk: Walk, database: Database, postgres: Postgres) -> None:
+    postgres.sql("probe", "DELETE FROM operations")
+    with database.transaction() as tx:
+        jobs.enqueue(tx, "nobody carries this out", {})
+        jobs.enqueue(tx, "nor this", {})
+    assert look(walk).operations == 2
+    postgres.sql("probe", "UPDATE operations SET state = 'RUNNING' WHERE kind = 'nor this'")
+    assert look(walk).operations == 2
+    for state, left in (("SUCCEEDED", 1), ("FAILED", 0)):
+        postgres.sql(
+            "probe",
+            "UPDATE operations SET state = %s WHERE id = (SELECT min(id::text) FROM operations WHERE state IN ('QUEUED', 'RUNNING'))::uuid",
+            (state,),
+        )
+        assert look(walk).operations == left
+
+
+def test_a_shift_to_no_instant_or_far_ahead_is_refused_and_moves_nothing(walk: Walk, database: Database) -> None:
+    start = business_now(database)
+    for request in (
+        pb.ShiftBusinessTimeRequest(service="probe"),
+        pb.ShiftBusinessTimeRequest(service="probe", to=stamp(start + timedelta(days=801))),
+    ):
+        with pytest.raises(InvalidInput) as refused:
+            walk.shift_business_time(request, None)
+        assert [violation.field for violation in refused.value.violations] == ["to"]
+    assert business_now(database) - start < MINUTE
+
+
+def test_an_event_without_an_id_is_bad_input(walk: Walk) -> None:
+    event = pb.LoggedEvent(id="x", source="residents", type="DirectoryChanged")
+    with pytest.raises(InvalidInput):
+        walk.list_unhandled(pb.ListUnhandledRequest(service="probe", events=[event]), None)
 
 
 def test_a_service_that_lives_elsewhere_is_not_moved_here(walk: Walk) -> None:

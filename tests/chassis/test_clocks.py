@@ -234,7 +234,7 @@ def test_sweeps_at_the_same_time_fire_each_mark_once(database: Database, tree: T
     with database.transaction(STAFF) as tx:
         probes = [tx.add(Probe.create(tx.act(), tree.estate, f"drip {n}")) for n in range(60)]
     set_time(database, probes[0].created_at + timedelta(days=1))
-    fired: list[tuple[str, str]] = []
+    fired: list[tuple[str, str, str, bool]] = []
     together = threading.Barrier(4)
 
     def sweep() -> None:

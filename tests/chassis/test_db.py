@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,14 +20,15 @@ import psycopg2.extensions
 import pytest
 import sqlalchemy as sa
 
+from services.chassis import db, watch
 from services.chassis.access import EVERYTHING, Grant, Principal, Scope
 from services.chassis.db import Database, Key, new_id, with_retries
 from services.chassis.errors import InvalidInput, KeyReused, NotFound, StaleEtag, Unavailable, Violation
 from services.chassis.lifecycle import history
 from services.chassis.testing import Tree, a_tree, configured, eventually, published
 from services.probe.probes import NEW, Probe
-from tests.chassis.conftest import killing
-from tests.conftest import Postgres
+from tests.chassis.conftest import HERE, killing
+from tests.conftest import ROOT, Postgres
 
 WHO, SOMEBODY = Principal("staff", str(uuid4())), Principal("staff", str(uuid4()))
 
@@ -195,14 +201,14 @@ def test_the_order_of_refusals_is_not_found_then_stale_then_input(database: Data
     with database.transaction(WHO) as tx:
         tx.violations = wrong
         with pytest.raises(NotFound) as missing:
-            tx.get(Probe, uuid4(), '"9"')
+            tx.get(Probe, uuid4(), "9")
         assert missing.value.reason == "PROBE_NOT_FOUND"
         with pytest.raises(StaleEtag):
-            tx.get(Probe, probe.id, '"9"')
+            tx.get(Probe, probe.id, "9")
         with pytest.raises(InvalidInput):
-            tx.get(Probe, probe.id, '"1"')
+            tx.get(Probe, probe.id, "1")
         tx.violations = []
-        assert tx.get(Probe, probe.id, '"1"').id == probe.id
+        assert tx.get(Probe, probe.id, "1").id == probe.id
 
 
 @pytest.mark.parametrize("name", ["", "x", "00000000-0000-0000-0000-00000000000g", "'; DROP TABLE probes; --", "𬭎"])
@@ -295,7 +301,7 @@ def test_a_connection_that_is_lost_in_the_middle_is_unavailable_and_the_next_com
     assert count(mortal, tree) == 0
 
 
-def test_a_pool_whose_connections_have_died_costs_one_answer_and_recovers(mortal: Database, tree: Tree, postgres: Postgres) -> None:
+def test_a_pool_whose_connections_have_died_costs_no_answer(mortal: Database, tree: Tree, postgres: Postgres) -> None:
     kill = killing(mortal, postgres)
     together = threading.Barrier(4)
 
@@ -307,11 +313,90 @@ def test_a_pool_whose_connections_have_died_costs_one_answer_and_recovers(mortal
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(at_once, range(4)))
     assert kill() >= 4
-    with pytest.raises(Unavailable) as refused:
-        count(mortal, tree)
-    assert refused.value.reason == "DATABASE_DOWN"
+    key = a_key()
+    assert command(mortal, tree, key) == command(mortal, tree, key)
     with ThreadPoolExecutor(4) as threads:
-        assert list(threads.map(lambda _: count(mortal, tree), range(8))) == [0] * 8
+        assert list(threads.map(lambda _: count(mortal, tree), range(8))) == [1] * 8
+
+
+@contextlib.contextmanager
+def silent(pid: int) -> Iterator[None]:
+    """A backend that neither answers nor hangs up."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_database_that_falls_silent_is_given_up_at_the_deadline_and_the_next_command_succeeds(
+    mortal: Database, tree: Tree, many: bool
+) -> None:
+    start = time.monotonic()
+    with pytest.raises(Unavailable) as refused, mortal.transaction(WHO, timeout=0.5) as tx:
+        tx.add(Probe.create(tx.act(), tree.estate, "drip"))
+        with silent(tx.execute("SELECT pg_backend_pid()")[0][0]):
+            if many:
+                statement = sa.text("UPDATE probes SET title = :title")
+                tx.session.execute(statement, [{"title": "a"}, {"title": "b"}])
+            tx.execute("SELECT 1")
+    assert 0.5 < time.monotonic() - start < 3
+    assert (refused.value.http, refused.value.reason) == (503, "DEADLINE")
+    command(mortal, tree, a_key())
+    assert count(mortal, tree) == 1
+
+
+def test_without_a_deadline_each_statement_has_five_seconds_of_its_own(mortal: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(db, "STATEMENT_TIMEOUT", 400)
+    monkeypatch.setattr(watch, "GRACE", 0.1)
+    with mortal.transaction(WHO) as tx:
+        for _ in range(4):
+            tx.execute("SELECT pg_sleep(0.2)")  # together longer than one may take
+    start = time.monotonic()
+    with pytest.raises(Unavailable), mortal.transaction(WHO) as tx, silent(tx.execute("SELECT pg_backend_pid()")[0][0]):
+        tx.execute("SELECT 1")
+    assert 0.4 < time.monotonic() - start < 3
+
+
+GREEN = """
+import eventlet; eventlet.monkey_patch()
+import os, signal, time
+from services.chassis.db import Database
+from services.chassis.errors import Unavailable
+
+longest, last = 0.0, time.monotonic()
+def beat():
+    global longest, last
+    while True:
+        longest, last = max(longest, time.monotonic() - last), time.monotonic()
+        eventlet.sleep(0.01)
+
+database = Database("probe")
+with database.read():
+    pass
+eventlet.spawn(beat)
+pid = 0
+try:
+    with database.transaction(timeout=1) as tx:
+        pid = tx.execute("SELECT pg_backend_pid()")[0][0]
+        os.kill(pid, signal.SIGSTOP)
+        tx.execute("SELECT 1")
+except Unavailable as error:
+    with database.read():
+        print(error.reason, longest)
+finally:
+    os.kill(pid, signal.SIGCONT)
+"""
+
+
+def test_in_a_worker_too_and_its_other_reactions_go_on_meanwhile(database: Database) -> None:
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'gen'}:{HERE}", "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run([sys.executable, "-c", GREEN], env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout, done.stderr
+    reason, longest = done.stdout.split()
+    assert reason == "DEADLINE"
+    assert float(longest) < 0.9, "the second of waiting held nobody up"
 
 
 def test_a_failed_transaction_leaves_its_connection_clean_for_the_next(database: Database, tree: Tree) -> None:
@@ -387,11 +472,10 @@ def test_a_command_costs_two_round_trips_beside_its_own(database: Database, tree
         tx.store_reply(b"x")
     counted.dispose()
     words = [text.split(maxsplit=1)[0] for text in sent if "NOTIFY" not in text]
-    assert words == ["BEGIN;", "SELECT", "SELECT", "UPDATE", "UPDATE", "INSERT", "UPDATE"], (
-        "prelude, case, its clocks; case, clock, new clock, flush"
-    )
+    assert words == ["BEGIN;", "SELECT", "SELECT", "INSERT"], "prelude; case, its clocks; flush"
     flush = next(text for text in sent if text.endswith("COMMIT"))
-    assert all(f"INTO {table}" in flush for table in ("events", "history"))
+    assert all(f"INTO {table}" in flush for table in ("clocks", "events", "history"))
+    assert "UPDATE probes SET" in flush
     assert "UPDATE idempotency" in flush
 
 

@@ -77,6 +77,24 @@ def test_a_duty_opens_at_its_instant_and_is_silent_one_second_before(watched: Da
     assert len(tasks(watched, tree)) == 1, "and is not opened again"
 
 
+def test_what_steward_does_itself_is_done_at_its_instant_once_and_is_nobodys_task(
+    watched: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[tuple[UUID, datetime, datetime]] = []
+    itself = Duty("probe_draw", "FREQ=DAILY", at="09:00", opens=timedelta(0), roles=(), ladder=(), rules="FUP-18",
+                  instead=lambda tx, estate, act, due_at: done.append((estate.id, act.now, due_at)))  # fmt: skip
+    monkeypatch.setattr(duties, "duties_of", lambda service: MappingProxyType({itself.name: itself}))
+    tree = planned(watched, MONDAY)
+    run_at(watched, at(24, 9) - SECOND)
+    assert done == []
+    run_at(watched, at(24, 9))
+    run_at(watched, at(24, 10))
+    assert done == [(tree.estate_id, at(24, 9), at(24, 9))]
+    run_at(watched, at(26, 12))
+    assert [when for _, when, _ in done] == [at(24, 9), at(25, 9), at(26, 9)], "after downtime too, each dated as it should have been"
+    assert tasks(watched, tree) == []
+
+
 @pytest.mark.rule("REP-26")
 def test_it_is_missed_at_the_due_instant_and_told_up_the_ladder(watched: Database) -> None:
     tree = planned(watched, MONDAY)

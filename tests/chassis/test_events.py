@@ -110,18 +110,6 @@ def test_numbers_have_no_gaps_and_no_doubles_under_concurrency(database: Databas
     assert [number[-4:] for number in numbers] == [f"{n:04d}" for n in range(1, 41)]
 
 
-def test_housekeeping_forgets_old_keys_and_keeps_young_ones(database: Database, postgres: Postgres) -> None:
-    who = str(uuid4())
-    for age in ("25 hours", "23 hours"):
-        postgres.sql(
-            "probe",
-            "INSERT INTO idempotency (principal, rpc, request_id, body_hash, at) VALUES (%s, 'r', %s, '', clock_timestamp() - %s::interval)",
-            (who, age, age),
-        )
-    events.keep_house(database)
-    assert postgres.sql("probe", "SELECT request_id FROM idempotency WHERE principal = %s", (who,)) == [("23 hours",)]
-
-
 def test_housekeeping_may_run_in_every_replica_at_once(database: Database) -> None:
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(lambda _: events.keep_house(database), range(8)))

@@ -18,6 +18,7 @@ import services.probe.jobs  # noqa: F401 - registers the kinds
 from services.chassis import jobs
 from services.chassis.access import Principal
 from services.chassis.db import Database
+from services.chassis.errors import Unavailable
 from tests.chassis.conftest import HERE
 from tests.conftest import FOLDER, ROOT, Postgres
 
@@ -180,3 +181,39 @@ def test_the_oldest_comes_first_and_what_nobody_knows_is_left_to_those_who_do(da
     assert jobs.claim(database, "me").id == second  # type: ignore[union-attr]
     assert jobs.claim(database, "me") is None
     assert operation(database, unknown)["state"] == "QUEUED"
+
+
+def test_what_is_done_beside_the_operations_does_not_wait_for_them_and_survives_its_own_mistakes(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "_BESIDE", [])
+    asked: list[str] = []
+    done, stop = threading.Event(), threading.Event()
+
+    @jobs.beside("probe")
+    def short_work(of: Database) -> bool:
+        asked.append(of.service)
+        if len(asked) == 1:
+            raise RuntimeError("a mistake of ours")
+        if len(asked) == 2:
+            raise Unavailable("the database does not answer")
+        if len(asked) < 6:
+            return True
+        done.set()
+        return False
+
+    busy = threading.Event()
+    threads = [
+        threading.Thread(target=jobs._loop, args=("probe", lambda: busy.wait(20), 0.01, stop)),
+        threading.Thread(target=jobs._loop, args=("probe", lambda: short_work(database), 0.01, stop)),
+    ]
+    for thread in threads:
+        thread.start()
+    assert done.wait(10), "an operation that takes long holds nothing up"
+    stop.set()
+    busy.set()
+    for thread in threads:
+        thread.join(10)
+    assert set(asked) == {"probe"}
+    ((service, count, once),) = jobs._BESIDE
+    assert (service, count, once) == ("probe", 1, short_work)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
@@ -16,6 +16,7 @@ from services.chassis import directory
 from services.chassis.access import Grant
 from services.chassis.db import Database
 from services.chassis.names import stamp
+from services.chassis.on_duty import roster
 from services.chassis.testing import Caller, Tree, a_tree
 from steward.residents.v1 import directory_pb2 as pb
 from tests.rostered import absence, arrive, post, shift
@@ -152,8 +153,8 @@ def test_a_customer_assistant_on_the_early_shift_is_the_early_shift_clerk_while_
     assert told(database, tree, at(23, 9), "EARLY_SHIFT_CLERK") == {assistant.id}
     assert told(database, tree, at(23, 9), "CUSTOMER_ASSISTANT") == {assistant.id}
     assert told(database, tree, at(23, 16), "EARLY_SHIFT_CLERK") == {tree.staff["EARLY_SHIFT_CLERK"].id}
-    now = datetime.now(UTC)
     with database.transaction() as tx:
+        now = tx.now
         clerk = Grant("EARLY_SHIFT_CLERK", "estate", tree.estate_id)
         assert directory.revoked(tx, assistant.id, [clerk]) == {clerk}
         arrive(tx, shift(assistant, tree, "EARLY_SHIFT_CLERK", now - timedelta(hours=1), now + timedelta(hours=1), early=True))
@@ -257,3 +258,20 @@ def test_shuffled_and_doubled_shifts_and_absences_put_the_same_people_on_duty(da
         arrive(database, *(stream.pop() for _ in range(min(len(stream), dice.randint(1, 5)))))
     assert seen() == expected
     assert len(expected[0]) == len(ids), "tombstones stay"
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_one_question_about_a_span_says_the_same_as_one_about_each_instant(database: Database, what: int) -> None:
+    """Of two estates of one company, so that those of the company answer for both."""
+    here = a_tree(database)
+    there = a_tree(database, beside=here)
+    people = [here.technician.id, there.technician.id, *(here.hire(database, "TECHNICIAN").id for _ in range(2))]
+    arrive(database, *versions(what, people, here.estate_id), *versions(what + 1, people, there.estate_id))
+    arrive(database, post(Caller("staff", uuid4()), "TECHNICIAN", here.company_id, end=at(23, 12)))
+    asked = [(role, tree.estate) for role in ("TECHNICIAN", ROLE, "CASHIER") for tree in (here, there)]
+    with database.read() as tx:
+        over_the_day = roster(tx, asked, at(23, 0), at(23, 23))
+        for role, estate in asked:
+            for hour in range(24):
+                assert over_the_day.on_duty(role, estate.id, at(23, hour)) == directory.on_duty(tx, role, estate, at(23, hour))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -15,17 +15,29 @@ from services.chassis import reactions
 from services.chassis.__main__ import SERVICES
 from services.chassis.db import Database, Transaction
 from services.chassis.errors import NotFound
-from services.chassis.reactions import Event, Failed, Malformed, Permanent, Unexpected, every, handle, on, reactions_of
+from services.chassis.reactions import (
+    Event,
+    Failed,
+    Malformed,
+    Permanent,
+    Unexpected,
+    every,
+    handle,
+    handle_together,
+    on,
+    reactions_of,
+)
 from services.chassis.testing import Tree, event_body
 from steward.work_orders.v1 import events_pb2
 
 seen: list[Event[Any]] = []
 trouble: list[Exception] = []
+calls: list[list[UUID]] = []
 
 
 @pytest.fixture(scope="module", autouse=True)
 def table() -> Iterator[None]:
-    """Two reactions of the probe service to one event, taken off the table again."""
+    """Two reactions of the probe service to one event, and two that take several at once, taken off the table again."""
 
     @on(events_pb2.RepairReported, service="probe")
     def count_repair(event: Event[events_pb2.RepairReported], tx: Transaction) -> None:
@@ -41,6 +53,22 @@ def table() -> Iterator[None]:
         if trouble:
             raise trouble[0]
 
+    @on(events_pb2.RepairRejected, service="probe", together=True)
+    def count_together(arrived: Sequence[Event[events_pb2.RepairRejected]], tx: Transaction) -> None:
+        calls.append([event.aggregate_id for event in arrived])
+        for event in arrived:
+            tx.execute(
+                "INSERT INTO numbers (estate_id, kind, day, last) VALUES (%s, 'seen', '', 1) ON CONFLICT (estate_id, kind, day) DO UPDATE SET last = numbers.last + 1",
+                (event.aggregate_id,),
+            )
+
+    @on(events_pb2.RepairRejected, service="probe", together=True)
+    def trouble_together(arrived: Sequence[Event[events_pb2.RepairRejected]], tx: Transaction) -> None:
+        for event in arrived:
+            tx.execute("INSERT INTO numbers (estate_id, kind, day, last) VALUES (%s, 'trouble', '', 1)", (event.aggregate_id,))
+            if trouble:
+                raise trouble[0]
+
     yield
     for key, (owner, _) in list(reactions._reactions.items()):
         if owner == "probe":
@@ -53,6 +81,7 @@ def table() -> Iterator[None]:
 def calm() -> None:
     seen.clear()
     trouble.clear()
+    calls.clear()
 
 
 def a_report(tree: Tree, **how: Any) -> tuple[UUID, bytes]:
@@ -113,6 +142,69 @@ def test_what_another_attempt_cannot_mend_says_so(database: Database, tree: Tree
     with pytest.raises(Failed) as failed:
         handle(database, "probe", a_report(tree)[1])
     assert not failed.value.permanent
+
+
+def a_rejection(tree: Tree) -> tuple[UUID, bytes]:
+    case = uuid4()
+    return case, event_body(events_pb2.RepairRejected(repair=str(case)), tree=tree, aggregate_id=case)
+
+
+def test_several_events_are_handled_by_one_call_in_the_order_in_which_they_came(database: Database, tree: Tree) -> None:
+    cases, bodies = zip(*(a_rejection(tree) for _ in range(5)), strict=True)
+    outcomes = handle_together(database, "probe", bodies)
+    assert [(outcome.type, outcome.applied, outcome.duplicates) for outcome in outcomes] == [("RepairRejected", 2, 0)] * 5
+    assert calls == [list(cases)]
+    assert [effects(database, case) for case in cases] == [{"seen": 1, "trouble": 1}] * 5
+
+
+def test_of_several_events_those_that_were_handled_before_or_come_twice_have_their_effect_once(database: Database, tree: Tree) -> None:
+    cases, bodies = zip(*(a_rejection(tree) for _ in range(4)), strict=True)
+    handle(database, "probe", bodies[1])
+    calls.clear()
+    outcomes = handle_together(database, "probe", [*bodies, bodies[3], bodies[0]])
+    assert [(outcome.applied, outcome.duplicates) for outcome in outcomes] == [(2, 0), (0, 2), (2, 0), (2, 0), (0, 2), (0, 2)]
+    assert calls == [[cases[0], cases[2], cases[3]]]
+    assert [effects(database, case) for case in cases] == [{"seen": 1, "trouble": 1}] * 4
+    calls.clear()
+    assert sum(outcome.applied for outcome in handle_together(database, "probe", bodies)) == 0
+    assert calls == []
+
+
+def test_when_one_of_several_events_fails_nothing_has_happened_and_each_can_go_by_itself(database: Database, tree: Tree) -> None:
+    cases, bodies = zip(*(a_rejection(tree) for _ in range(3)), strict=True)
+    trouble.append(RuntimeError("not today"))
+    with pytest.raises(RuntimeError):
+        handle_together(database, "probe", bodies)
+    with pytest.raises(Malformed):
+        handle_together(database, "probe", [*bodies, b"{"])
+    assert [effects(database, case) for case in cases] == [{}] * 3
+    with pytest.raises(Failed):
+        handle(database, "probe", bodies[0])
+    trouble.clear()
+    for body in bodies:
+        handle(database, "probe", body)
+    assert [effects(database, case) for case in cases] == [{"seen": 1, "trouble": 1}] * 3
+
+
+def test_the_same_events_at_the_same_time_in_any_order_have_their_effect_once(database: Database, tree: Tree) -> None:
+    cases, bodies = zip(*(a_rejection(tree) for _ in range(8)), strict=True)
+    orders = [list(bodies), list(reversed(bodies)), [*bodies[4:], *bodies[:4]]]
+    with ThreadPoolExecutor(3) as threads:
+        outcomes = list(threads.map(lambda order: handle_together(database, "probe", order), orders))
+    assert sum(outcome.applied for some in outcomes for outcome in some) == 16
+    assert [effects(database, case) for case in cases] == [{"seen": 1, "trouble": 1}] * 8
+
+
+def test_only_events_whose_reactions_all_take_several_are_handled_together() -> None:
+    @on(events_pb2.RepairCancelled, service="probe", together=True)
+    def one(arrived: Sequence[Event[Any]], tx: Transaction) -> None: ...
+
+    assert reactions_of("probe").together == {"work_orders.RepairRejected", "work_orders.RepairCancelled"}
+
+    @on(events_pb2.RepairCancelled, service="probe")
+    def another(event: Event[Any], tx: Transaction) -> None: ...
+
+    assert reactions_of("probe").together == {"work_orders.RepairRejected"}
 
 
 def test_an_event_that_nobody_wants_is_unexpected_and_not_lost_for_ever(database: Database, tree: Tree) -> None:

@@ -78,15 +78,15 @@ def test_the_order_of_checks_is_401_403_404_412_400_409_each_shown_by_a_request_
     api.call(tree.technician, "StartProbe", name=probe.name, effort=1)  # not NEW any more
     foreign = created(api, a_tree(database))
     ours = foreign.name.replace(foreign.name.split("/")[1], tree.code)  # our estate, their probe
-    worst = {"effort": 99, "etag": '"stale"'}
+    worst = {"effort": 99, "etag": "stale"}
     answers = [
         refusal(api, None, "StartProbe", name=foreign.name, **worst),
         refusal(api, tree.owner, "StartProbe", name=foreign.name, **worst),
         refusal(api, tree.technician, "StartProbe", name=foreign.name, **worst),
         refusal(api, tree.technician, "StartProbe", name=ours, **worst),
         refusal(api, tree.technician, "StartProbe", name=probe.name, **worst),
-        refusal(api, tree.technician, "StartProbe", name=probe.name, effort=99, etag='"2"'),
-        refusal(api, tree.technician, "StartProbe", name=probe.name, effort=1, etag='"2"'),
+        refusal(api, tree.technician, "StartProbe", name=probe.name, effort=99, etag="2"),
+        refusal(api, tree.technician, "StartProbe", name=probe.name, effort=1, etag="2"),
     ]
     assert [(answer.http, answer.reason) for answer in answers] == [
         (401, "UNAUTHENTICATED"),
@@ -294,7 +294,7 @@ def test_repeats_at_the_same_time_have_one_effect(api: Api, tree: Tree) -> None:
 
 def test_a_refused_command_leaves_its_key_free(api: Api, tree: Tree) -> None:
     probe, key = created(api, tree), str(uuid4())
-    assert refusal(api, tree.technician, "StartProbe", name=probe.name, effort=1, etag='"7"', request_id=key).http == 412
+    assert refusal(api, tree.technician, "StartProbe", name=probe.name, effort=1, etag="7", request_id=key).http == 412
     assert api.call(tree.technician, "StartProbe", name=probe.name, effort=1, etag=probe.etag, request_id=key).state == "STARTED"
 
 

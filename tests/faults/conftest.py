@@ -29,8 +29,8 @@ import pytest
 
 from services.chassis import topology
 from services.chassis.db import Database
+from services.chassis.event_log import Entry
 from services.chassis.migrate import migrate
-from services.chassis.relay import Entry
 from services.chassis.testing import eventually
 from services.local.platform import Platform
 from services.local.postgres import Postgres
@@ -40,6 +40,8 @@ ROOT = Path(__file__).parents[2]
 SERVICES = ("emitter", "ledger")
 COUNTED = (
     "steward_events_handled_total",
+    "steward_events_handled_together_total",
+    "steward_events_apart_total",
     "steward_events_duplicate_total",
     "steward_events_retried_total",
     "steward_dead_letters_total",
@@ -92,7 +94,7 @@ class Stores:
 
     def forget_events(self) -> None:
         self.sql("emitter", "TRUNCATE events; UPDATE relay_state SET last_position = 0")
-        self.sql("ledger", "TRUNCATE inbox, dead_letters, effects, holders, totals, switches")
+        self.sql("ledger", "TRUNCATE inbox, dead_letters, effects, holders, totals, switches, batches")
         with self.channel() as channel:
             for name in topology.declared(SERVICES).queues:
                 channel.queue_purge(name)
@@ -133,10 +135,17 @@ class Stores:
 
     def publish_many(self, bodies: Sequence[bytes], *, queue: str = "ledger.events") -> None:
         """The same for many: the commit comes back when the queue has them all."""
+        self._publish_many("", queue, bodies)
+
+    def publish_events(self, type: str, bodies: Sequence[bytes]) -> None:
+        """Events of one type, as the relay publishes them: by their routing key."""
+        self._publish_many(topology.EVENTS, f"emitter.{type}", bodies)
+
+    def _publish_many(self, exchange: str, routing_key: str, bodies: Sequence[bytes]) -> None:
         with self.channel() as channel:
             channel.tx_select()
             for body in bodies:
-                channel.basic_publish("", queue, body, pika.BasicProperties(delivery_mode=2))
+                channel.basic_publish(exchange, routing_key, body, pika.BasicProperties(delivery_mode=2))
             channel.tx_commit()
 
     def drain(self, queue: str, count: int, *, within: float = 20) -> list[dict]:

@@ -2,6 +2,7 @@
 
 - `slow:1.5`: the effect is preceded by a statement of 1.5 s
 - `die:<name>`: kill -9 of the worker after the effect is committed, unless the switch <name> is on, which this turns on
+- `fall:<name>`: kill -9 of the worker before the effect is committed, unless the switch <name> is on
 - `off:<name>`: fails until the switch <name> is on
 - `never`: fails for good
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Sequence
 
 from services.chassis.db import Database, Transaction
 from services.chassis.reactions import Event, Permanent, every, on
@@ -22,14 +24,34 @@ CREATE TABLE effects (reaction text NOT NULL, event_id uuid NOT NULL, aggregate_
 CREATE TABLE holders (aggregate_id uuid PRIMARY KEY, sequence integer NOT NULL, technician text NOT NULL);
 CREATE TABLE totals (aggregate_id uuid PRIMARY KEY, units bigint NOT NULL);
 CREATE TABLE switches (name text PRIMARY KEY);
+CREATE TABLE batches (size integer NOT NULL);
 CREATE TABLE beats (name text NOT NULL, began timestamptz NOT NULL, ended timestamptz NOT NULL);
-GRANT ALL ON effects, holders, totals, switches, beats TO ledger;
+GRANT ALL ON effects, holders, totals, switches, batches, beats TO ledger;
 """
 
 
 @on(events.RepairReported, source="emitter", service="ledger")
 def note(event: Event[events.RepairReported], tx: Transaction) -> None:
     """An effect that shows every time it happens."""
+    _note("note", event, tx)
+
+
+@on(events.RepairRejected, source="emitter", service="ledger", together=True)
+def note_together(arrived: Sequence[Event[events.RepairRejected]], tx: Transaction) -> None:
+    """The same for events that share a transaction; `batches` shows how many did."""
+    tx.execute("INSERT INTO batches VALUES (%s)", (len(arrived),))
+    for event in arrived:
+        _note("note_together", event, tx)
+
+
+@on(events.RepairRejected, source="emitter", service="ledger", together=True)
+def note_together_too(arrived: Sequence[Event[events.RepairRejected]], tx: Transaction) -> None:
+    """A second reaction to the same events."""
+    for event in arrived:
+        _effect("note_together_too", event, tx)
+
+
+def _note(reaction: str, event: Event, tx: Transaction) -> None:
     word, _, value = event.data.number.partition(":")
     if word == "slow":
         tx.execute("SELECT pg_sleep(%s)", (float(value),))
@@ -37,7 +59,9 @@ def note(event: Event[events.RepairReported], tx: Transaction) -> None:
         raise Permanent("this event can never be handled")
     if word == "off" and not tx.execute("SELECT 1 FROM switches WHERE name = %s", (value,)):
         raise RuntimeError(f"the switch {value} is off")
-    _effect("note", event, tx)
+    _effect(reaction, event, tx)
+    if word == "fall" and not tx.execute("SELECT 1 FROM switches WHERE name = %s", (value,)):
+        os.kill(os.getpid(), signal.SIGKILL)
     if word == "die" and tx.execute("INSERT INTO switches VALUES (%s) ON CONFLICT DO NOTHING RETURNING 1", (value,)):
         tx.after_commit.append(lambda: os.kill(os.getpid(), signal.SIGKILL))
 

@@ -33,7 +33,7 @@ def main(role: str, service: str) -> int:
 
 
 def _break_relay(fault: str) -> None:
-    from services.chassis.relay import Log
+    from services.chassis.event_log import Log
 
     advance = Log.advance
 

@@ -34,9 +34,9 @@ def effects(stores: Stores, body: bytes | None = None, reaction: str = "note") -
     ]
 
 
-def done(stores: Stores, bodies: list[bytes]) -> int:
+def done(stores: Stores, bodies: list[bytes], reaction: str = "note") -> int:
     """How many of these events have had their effect; fails if one had it twice."""
-    rows = stores.sql("ledger", "SELECT event_id::text, count(*) FROM effects WHERE reaction = 'note' GROUP BY event_id")
+    rows = stores.sql("ledger", "SELECT event_id::text, count(*) FROM effects WHERE reaction = %s GROUP BY event_id", (reaction,))
     counts: dict[str, int] = dict(rows)  # type: ignore[arg-type]
     mine = [counts.get(str(id_of(body)), 0) for body in bodies]
     assert max(mine) <= 1
@@ -384,3 +384,129 @@ def test_a_slow_statement_holds_up_its_own_message_only_and_sigterm_waits_for_it
     assert worker.end() == 0
     assert effects(stores, slow) == 1
     assert stores.depth(EVENTS) == 0  # it was acknowledged before the connection closed
+
+
+# --- several events in one transaction --------------------------------------------------------------------------------
+
+TOGETHER = "note_together"
+
+
+def rejections(count: int, **special: str) -> list[bytes]:
+    """Events that share a transaction; `_20="never"` gives the 20th a word to the ledger."""
+    return [cloud_event("RepairRejected", data={"number": special.get(f"_{n}", "")}) for n in range(count)]
+
+
+def batches(stores: Stores) -> list[int]:
+    """How many events each committed transaction held."""
+    return [size for (size,) in stores.sql("ledger", "SELECT size FROM batches")]
+
+
+def test_what_has_come_together_is_handled_in_one_transaction_and_acknowledged(stores: Stores, start: Start) -> None:
+    bodies = rejections(120)
+    stores.publish_events("RepairRejected", [*bodies, *bodies[:30]])
+    worker = start("worker")
+    eventually(lambda: worker.metric("steward_events_handled_total") == 150)
+    assert done(stores, bodies, TOGETHER) == done(stores, bodies, "note_together_too") == 120
+    assert worker.metric("steward_events_handled_together_total") > 100
+    assert worker.metric("steward_events_duplicate_total") == 60, "two reactions to thirty events that came twice"
+    assert max(batches(stores)) >= 20
+    eventually(lambda: worker.metric("steward_events_in_flight") == 0)
+    worker.kill()
+    assert stores.depth(EVENTS) == 0  # they were acknowledged, or they would be back
+
+
+def test_poison_in_the_middle_of_a_batch_costs_no_other_event_its_effect(stores: Stores, start: Start, ledger_database: Database) -> None:
+    bodies = rejections(40, _20="never", _30="off:later")
+    stores.publish_events("RepairRejected", [*bodies[:25], b"\xff{ this is no event", *bodies[25:]])
+    worker = start("worker")
+    eventually(lambda: done(stores, bodies, TOGETHER) == 38)
+    assert worker.metric("steward_events_apart_total") >= 41
+    found = eventually(lambda: letters(ledger_database) if len(letters(ledger_database)) == 2 else [])
+    assert {letter.body for letter in found} == {bodies[20], b"\xff{ this is no event"}
+    assert done(stores, bodies, "note_together_too") == 40, "a second reaction of the same events is kept from none"
+    switch_on(stores, "later")
+    eventually(lambda: done(stores, bodies, TOGETHER) == 39)
+    eventually(lambda: worker.metric("steward_events_in_flight") == 0)
+    assert stores.depth(EVENTS) == 0
+
+
+def test_a_worker_killed_in_the_middle_of_a_batch_leaves_nothing_of_it_and_loses_nothing(stores: Stores, start: Start) -> None:
+    bodies = rejections(40, _20="fall:mended")
+    stores.publish_events("RepairRejected", bodies)
+    start("worker", ready=False).ended()
+    assert done(stores, bodies, TOGETHER) == 0
+    assert stores.sql("ledger", "SELECT count(*) FROM inbox") == [(0,)]
+    switch_on(stores, "mended")
+    worker = start("worker")
+    eventually(lambda: done(stores, bodies, TOGETHER) == 40)
+    assert worker.metric("steward_events_handled_together_total") == 0, "what a worker has died on goes alone"
+    assert worker.metric("steward_events_duplicate_total") == 0
+
+
+def test_one_message_that_kills_workers_does_not_keep_its_batch_from_being_handled(stores: Stores, start: Start) -> None:
+    bodies = rejections(40, _35="fall:never mended")
+    stores.publish_events("RepairRejected", bodies)
+    for _ in range(2):
+        start("worker", ready=False).ended()
+    assert done(stores, bodies, TOGETHER) >= 20
+
+
+def test_a_worker_killed_between_a_batch_and_its_acknowledgement_shows_each_effect_once(stores: Stores, start: Start) -> None:
+    bodies = rejections(40, _20="die:once")
+    stores.publish_events("RepairRejected", bodies)
+    start("worker", ready=False).ended()
+    before = done(stores, bodies, TOGETHER)
+    assert before >= 20
+    worker = start("worker")
+    eventually(lambda: worker.metric("steward_events_handled_total") == 40)
+    assert done(stores, bodies, TOGETHER) == done(stores, bodies, "note_together_too") == 40
+    assert worker.metric("steward_events_duplicate_total") == 2 * before
+
+
+def test_sigterm_lets_a_batch_finish_and_gives_back_what_waits(stores: Stores, start: Start) -> None:
+    worker = start("worker")
+    slow, bodies = rejections(1, _0="slow:1.5"), rejections(90)
+    stores.publish_events("RepairRejected", slow)
+    eventually(lambda: worker.metric("steward_events_in_flight") == 1)
+    stores.publish_events("RepairRejected", bodies)
+    assert worker.end() == 0
+    assert done(stores, slow, TOGETHER) == 1
+    assert eventually(lambda: stores.depth(EVENTS) + done(stores, bodies, TOGETHER) == 90)
+    start("worker")
+    eventually(lambda: done(stores, bodies, TOGETHER) == 90)
+
+
+def test_one_that_takes_too_long_for_its_batch_is_handled_by_itself(stores: Stores, start: Start) -> None:
+    bodies = rejections(30, _10="slow:3")
+    stores.publish_events("RepairRejected", bodies)
+    worker = start("worker")
+    eventually(lambda: done(stores, bodies, TOGETHER) == 29)
+    assert worker.metric("steward_events_apart_total") == 30
+    eventually(lambda: done(stores, bodies, TOGETHER) == 30)
+
+
+def test_batches_go_on_while_one_of_them_hangs(stores: Stores, start: Start) -> None:
+    worker = start("worker")
+    slow, quick = rejections(1, _0="slow:1.8"), rejections(60)
+    stores.publish_events("RepairRejected", slow)
+    eventually(lambda: worker.metric("steward_events_in_flight") == 1)
+    stores.publish_events("RepairRejected", quick)
+    eventually(lambda: done(stores, quick, TOGETHER) == 60)
+    assert done(stores, slow, TOGETHER) == 0
+    eventually(lambda: done(stores, slow, TOGETHER) == 1)
+    eventually(lambda: worker.metric("steward_events_in_flight") == 0)
+
+
+def test_two_workers_and_a_broker_that_is_killed_double_no_effect_of_a_batch(stores: Stores, start: Start) -> None:
+    first, second = start("worker"), start("worker")
+    bodies = rejections(600)
+    stores.publish_events("RepairRejected", bodies[:300])
+    eventually(lambda: done(stores, bodies, TOGETHER) > 20)
+    stores.kill_broker()
+    stores.broker_answers()
+    stores.publish_events("RepairRejected", [*bodies[300:], *bodies[:300]])
+    eventually(lambda: done(stores, bodies, TOGETHER) == 600, within=40)
+    eventually(lambda: stores.depth(EVENTS) == 0, within=20)
+    for worker in (first, second):
+        eventually(lambda worker=worker: worker.metric("steward_events_in_flight") == 0)  # type: ignore[misc]
+    assert done(stores, bodies, "note_together_too") == 600

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.chassis import topology
-from services.chassis.relay import Entry, Lanes, Log, in_sequence
+from services.chassis.event_log import Entry, Log, in_sequence
+from services.chassis.relay import BEAT, Lanes
 from services.chassis.testing import eventually
 from tests.faults.conftest import SERVICES, Start, Stores
 
@@ -137,6 +138,19 @@ def test_an_event_arrives_as_a_cloudevent_soon_after_its_commit(stores: Stores, 
     stores.all_published()
     assert relay.metric("steward_relay_published_total") == 3
     assert relay.end() == 0
+
+
+def test_events_that_follow_each_other_quickly_are_placed_and_marked_together(stores: Stores, start: Start) -> None:
+    relay = start("relay")
+    eventually(lambda: relay.metric("steward_relay_active") == 1)
+    began = time.monotonic()
+    for case in cases(60):
+        stores.emit([case])
+    stores.all_published()
+    took = time.monotonic() - began
+    marked = stores.sql("emitter", "SELECT count(DISTINCT xmin::text) FROM events")[0][0]
+    assert marked <= took / BEAT + 5
+    assert_in_order(stores.drain(QUEUE, 60), 60, 1)
 
 
 def test_a_relay_killed_between_commit_and_publish_loses_nothing(stores: Stores, start: Start) -> None:

@@ -18,7 +18,7 @@ from tests.notifications.inboxes import LADDER, NUMBER, Inboxes, breached, escal
 
 
 def vacancies(role: str) -> float:
-    return REGISTRY.get_sample_value("steward_ladder_vacant_total", {"service": "work_orders", "role": role}) or 0.0
+    return REGISTRY.get_sample_value("steward_ladder_vacant_total", {"service": "work_orders", "post": role}) or 0.0
 
 
 @pytest.mark.rule("REP-09")

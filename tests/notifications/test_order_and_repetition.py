@@ -15,7 +15,9 @@ from services.chassis.errors import Unavailable
 from services.chassis.testing import Tree, a_tree
 from steward.residents.v1 import directory_pb2
 from steward.work_orders.v1 import events_pb2 as events
+from tests import streams
 from tests.notifications.inboxes import AT, NUMBER, Inboxes, a_story, minutes, reported
+from tests.rostered import arrive, shift
 
 STORY = 9  # events
 EXPECTED = [
@@ -28,13 +30,13 @@ EXPECTED = [
 
 
 @settings(max_examples=20, deadline=None)
-@given(deliveries=st.lists(st.integers(0, STORY - 1), max_size=10).flatmap(lambda more: st.permutations([*range(STORY), *more])))
-def test_everybody_is_told_once_whatever_the_order_and_however_often_events_arrive(inboxes: Inboxes, deliveries: list[int]) -> None:
+@given(data=st.data())
+def test_everybody_is_told_once_whatever_the_order_and_however_often_events_arrive(inboxes: Inboxes, data: st.DataObject) -> None:
     tree = a_tree(inboxes.database)
     story = [inboxes.event(message, tree, at=AT + minutes(place)) for place, message in enumerate(a_story(tree))]
+    assert len(story) == STORY
 
-    for place in deliveries:
-        inboxes.arrives(story[place][1])
+    streams.arrive(inboxes.database, "notifications", streams.shuffled(data, [body for _, body in story], repeated=10))
 
     assert sorted((recipient, kind) for recipient, _, kind, _, _ in inboxes.estate(tree)) == sorted(
         (tree.by_role(r).name, k) for r, k in EXPECTED
@@ -63,6 +65,29 @@ def test_two_events_of_one_order_are_two_messages(inboxes: Inboxes, tree: Tree) 
     inboxes.happens(taken, tree)
 
     assert [message["kind"] for message in inboxes.of(tree.owner)] == ["REPAIR_TAKEN"] * 2
+
+
+def test_several_events_of_several_estates_tell_whom_each_of_them_alone_would_tell(inboxes: Inboxes) -> None:
+    """Rosters and vacancies of one estate, or of one instant, say nothing about another."""
+    here, there = a_tree(inboxes.database), a_tree(inboxes.database)
+    by_night = here.hire(inboxes.database, "ENGINEERING_SUPERVISOR")
+    arrive(inboxes.database, shift(by_night, here, "ENGINEERING_SUPERVISOR", AT - minutes(30), AT + minutes(30)))
+    inboxes.vacate(there, "ENGINEERING_SUPERVISOR")
+    told = [
+        ({by_night}, here, AT),
+        ({by_night}, here, AT + minutes(29)),
+        ({by_night, here.staff["ENGINEERING_SUPERVISOR"]}, here, AT + minutes(30)),
+        ({there.staff["PROJECT_MANAGER"]}, there, AT),
+    ]
+    events = [inboxes.event(reported(tree, reporter=""), tree, at=at) for _, tree, at in told]
+
+    streams.arrive(inboxes.database, "notifications", [[body for _, body in events]])
+
+    for (who, tree, _), (event_id, _) in zip(told, events, strict=True):
+        messages = inboxes.told_of(event_id)
+        assert set(messages) == {person.name for person in who}
+        assert {tuple(row["skipped_roles"]) for row in messages.values()} == {() if tree is here else ("ENGINEERING_SUPERVISOR",)}
+        assert {row["estate_id"] for row in messages.values()} == {str(tree.estate_id)}
 
 
 def test_an_event_of_an_estate_that_the_directory_does_not_know_yet_is_told_once_it_does(inboxes: Inboxes, tree: Tree) -> None:
