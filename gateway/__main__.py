@@ -65,6 +65,8 @@ def listener(host: str, port: int) -> socket.socket:
 
 async def serve(config: Settings, own: GatewaySettings) -> None:
     contract = Contract.load(own.descriptors)
+    if lacking := config.lacking("gateway"):
+        raise ValueError(f"{', '.join(lacking)} must be set (docs/settings.md)")
     upstream = Upstream(config.addresses)
     gateway = Gateway(config, own, contract, upstream)
     outside, inside = listener(config.bind, own.port), listener(config.bind, config.http_port)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from gateway import openapi, pages
+from gateway import asyncapi, event_pages, openapi, pages
 from gateway.application import Application, Endpoints
 from gateway.binding import Binding, Codecs
 from gateway.cors import Cors
@@ -65,8 +65,11 @@ class Gateway:
         self.inside.add({("GET", "/healthz"): self._alive, ("GET", "/readyz"): self._ready, ("GET", "/metrics"): self._metrics_page})
 
     def _for_people(self, contract: Contract, bindings: list[Binding]) -> Endpoints:
+        reacting = asyncapi.consumers()
         table: Endpoints = {("GET", path): page for path, page in pages.documentation().items()}
-        table["GET", "/openapi.json"] = pages.openapi_page(lambda: openapi.document(contract, bindings))
+        table["GET", "/openapi.json"] = pages.json_page(lambda: openapi.document(contract, bindings))
+        table["GET", "/asyncapi.json"] = pages.json_page(lambda: asyncapi.document(contract, reacting))
+        table["GET", "/docs/events"] = pages.Page(lambda: event_pages.page(asyncapi.document(contract, reacting)), pages.HTML)
         table["GET", "/favicon.ico"] = self._no_icon
         return table
 

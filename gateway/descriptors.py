@@ -72,7 +72,8 @@ class Contract:
         return message_factory.GetMessageClass(self.pool.FindMessageTypeByName(full_name))
 
     def comment(self, full_name: str) -> str:
-        """Comment above (else beside) a message, field, enum, value, service or method; empty when there is none."""
+        """Comment above (else beside) a message, field, enum, value, service or method; of a file (`steward/…/events.proto`) the one
+        above its package. Empty when there is none."""
         return self._comments.get(full_name, "")
 
     def field_option(self, field: FieldDescriptor, extension: str) -> Any:
@@ -103,6 +104,13 @@ class Contract:
             if file.package.startswith("steward."):
                 for message in file.message_type:
                     yield from walk(self.pool.FindMessageTypeByName(f"{file.package}.{message.name}"))
+
+    def resources(self) -> Iterator[tuple[str, str]]:
+        """Every kind of resource (AIP-123) by the name of its last variable: `repair`, `estates/{estate}/repairs/{repair}`."""
+        for message in self.messages():
+            resource = self.message_option(message, "google.api.resource")
+            for pattern in resource.pattern if resource is not None else ():
+                yield pattern.rpartition("{")[2].rstrip("}"), pattern
 
     def _extension(self, options: Any, extension: str) -> Any:
         if options is None:
@@ -178,6 +186,7 @@ class Contract:
                 messages((*path, i, 3), name, message.nested_type)
                 enums((*path, i, 4), name, message.enum_type)
 
+        note((2,), file.name)
         messages((4,), file.package, file.message_type)
         enums((5,), file.package, file.enum_type)
         for i, service in enumerate(file.service):

@@ -28,7 +28,7 @@ LEFT_TO_JSON_FORMAT = frozenset(f"google.protobuf.{name}" for name in ("Any", "S
 
 _ROUNDS_TO_INFINITY = 3.4028235677973366e38  # as a 32-bit float
 _EPOCH = date(1970, 1, 1).toordinal()
-_MINUTES = [f"{minute // 60:02d}:{minute % 60:02d}" for minute in range(1440)]
+_TWO_DIGITS = [f"{number:02d}" for number in range(60)]
 
 
 class Encoders:
@@ -119,19 +119,22 @@ def _shortest(value: float) -> float:
     return float(f"{value:.9g}")
 
 
-@lru_cache(maxsize=4096)
-def _day(days: int) -> str:
-    return date.fromordinal(_EPOCH + days).isoformat() + "T"
+@lru_cache(maxsize=8192)
+def _minute(minutes: int) -> str:
+    """`2026-11-22T03:10:` of a count since 1970; instants that are shown together lie together. Raises ValueError outside years 1 to 9999."""
+    days, minute = divmod(minutes, 1440)
+    if not -719162 <= days <= 2932896:
+        raise ValueError(f"no instant of years 1 to 9999: {minutes} min")
+    return f"{date.fromordinal(_EPOCH + days).isoformat()}T{_TWO_DIGITS[minute // 60]}:{_TWO_DIGITS[minute % 60]}:"
 
 
 def encode_timestamp(value: Any) -> str:
     """RFC 3339 in UTC with 0, 3, 6 or 9 digits of fraction, as Timestamp.ToJsonString."""
-    days, second = divmod(value.seconds, 86400)
+    minutes, second = divmod(value.seconds, 60)
     nanos = value.nanos
-    if not -719162 <= days <= 2932896 or not 0 <= nanos < 1_000_000_000:
+    if not 0 <= nanos < 1_000_000_000:
         raise ValueError(f"no instant of years 1 to 9999: {value.seconds} s {nanos} ns")
-    minute, second = divmod(second, 60)
-    whole = f"{_day(days)}{_MINUTES[minute]}:{second:02d}"
+    whole = _minute(minutes) + _TWO_DIGITS[second]
     if not nanos:
         return whole + "Z"
     if not nanos % 1_000_000:

@@ -1,7 +1,8 @@
 """`POST /v1/dev/time:advance`, in the development profile alone: business time walks forward and everything due happens.
 
-From due instant to due instant: shift every service there, wait until every log is published and every declared reaction to
-its events is in an inbox (or dead), go on. The answer says what fired. Machine time (tokens, leases, retries) never moves.
+From due instant to due instant: shift every service there, wait until every log is published, every declared reaction to its
+events is in an inbox (or dead) and no long-running operation is left, go on. The answer says what fired. Machine time (tokens,
+leases, retries) never moves.
 """
 
 from __future__ import annotations
@@ -59,18 +60,29 @@ class MovedTime:
         await asyncio.gather(*(self._ask("ShiftBusinessTime", service, to=to) for service in self._services))
 
     async def _settle(self, since: datetime) -> None:
-        """Waits until nothing is due, published late, or unhandled. Raises Unavailable after a minute, saying what hangs."""
-        deadline, why = time.monotonic() + SETTLED_WITHIN, ""
+        """Waits until nothing is due, unpublished, unhandled or under way. Raises Unavailable after a minute, saying what hangs.
+
+        A change of policy is under way until it has looked at the running clocks twice, some twenty seconds. Two looks in a row must
+        find nothing: what a reaction has begun between the two questions of the first is seen by the second.
+        """
+        deadline, why, quiet = time.monotonic() + SETTLED_WITHIN, "", False
         while time.monotonic() < deadline:
             states = await self._states(events_since=since)
-            waiting = {service: s.unpublished for service, s in zip(self._services, states, strict=True) if s.unpublished}
+            by_service = list(zip(self._services, states, strict=True))
+            waiting = {service: state.unpublished for service, state in by_service if state.unpublished}
+            working = {service: state.operations for service, state in by_service if state.operations}
             events = [event for state in states for event in state.events]
             replies = await asyncio.gather(*(self._ask("ListUnhandled", service, events=events) for service in self._services))
             unhandled = [line for reply in replies for line in reply.unhandled]
             late = any(s.HasField("next_due") and s.next_due.ToDatetime() < s.now.ToDatetime() - timedelta(seconds=3) for s in states)
-            if not waiting and not unhandled and not late:
-                return
-            why = f"unpublished {waiting}; unhandled {unhandled[:5]}" if waiting or unhandled else "clocks are due and do not fire"
+            if not (waiting or unhandled or working or late):
+                if quiet:
+                    return
+                quiet = True
+                continue
+            quiet = False
+            hangs = {"unpublished": waiting, "unhandled": unhandled[:5], "operations": working, "clocks that are due": late}
+            why = "; ".join(f"{what} {which}" for what, which in hangs.items() if which)
             await asyncio.sleep(0.05)
         raise Unavailable(f"time was moved, but the platform did not settle: {why}", reason="NOT_SETTLED")
 
@@ -102,7 +114,7 @@ class MovedTime:
     def _duration(body: bytes | None) -> timedelta:
         try:
             text = orjson.loads(body or b"")["duration"]
-            if not re.fullmatch(r"\d{1,8}(\.\d{1,9})?s", text):
+            if not re.fullmatch(r"[0-9]{1,8}(\.[0-9]{1,9})?s", text):
                 raise ValueError
             by = timedelta(seconds=float(text[:-1]))
             if by > LONGEST:

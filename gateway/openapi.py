@@ -10,7 +10,7 @@ from typing import Any
 from gateway import sign_in
 from gateway.binding import HTTP_BODY, KEY, Binding
 from gateway.descriptors import PUBLIC, SELF, Contract
-from gateway.schemas import EXAMPLE_ID, EXAMPLES, TEXT, Schema, Schemas
+from gateway.schemas import EXAMPLE_ID, EXAMPLES, TEXT, Schema, Schemas, sentence
 
 INTRODUCTION = """The API of Steward (管家).
 
@@ -141,7 +141,7 @@ def _operation(binding: Binding, schemas: Schemas, operation_id: str, parameters
     operation: Schema = {
         "operationId": operation_id,
         "tags": [rpc.group],
-        "summary": re.split(r"(?<=[.;:])\s", rpc.comment, maxsplit=1)[0].rstrip(".;:") if rpc.comment else rpc.name,
+        "summary": sentence(rpc.comment) or rpc.name,
         "description": "\n\n".join(filter(None, (rpc.comment, _who(rpc.scope, rpc.roles)))),
         "parameters": parameters + _query(binding, schemas) + _headers(binding),
         "responses": {
@@ -255,9 +255,7 @@ def _path(binding: Binding, singulars: dict[str, str]) -> tuple[str, list[Schema
 
 def _singulars(contract: Contract) -> dict[str, str]:
     """`repairs` → `repair`, as the resource patterns (AIP-123) of the contract name them."""
-    resources = (contract.message_option(message, "google.api.resource") for message in contract.messages())
-    patterns = (pattern for resource in resources if resource is not None for pattern in resource.pattern)
-    return dict(pair for pattern in patterns for pair in re.findall(r"([^/{}]+)/\{([^{}]+)\}", pattern))
+    return dict(pair for _, pattern in contract.resources() for pair in re.findall(r"([^/{}]+)/\{([^{}]+)\}", pattern))
 
 
 def singular(collection: str) -> str:

@@ -30,7 +30,8 @@ a { color: #0b5cad } code { background: #f2f2f2; padding: .1em .3em }
 <p>The platform on which a property-services group runs every estate it manages. This is its API.</p>
 <ul>
 <li><a href="/docs">Documentation</a>: every operation, to read and to try</li>
-<li><a href="/openapi.json">OpenAPI document</a></li>
+<li><a href="/docs/events">Events</a>: everything that happens, for programs that want to know it at once</li>
+<li><a href="/openapi.json">OpenAPI document</a>, <a href="/asyncapi.json">AsyncAPI document</a></li>
 <li>Sign in: <code>POST /v1/auth/token</code></li>
 </ul>
 """
@@ -105,6 +106,6 @@ def documentation() -> dict[str, Page]:
     }
 
 
-def openapi_page(document: Callable[[], dict[str, object]]) -> Page:
+def json_page(document: Callable[[], dict[str, object]]) -> Page:
     """The document is made when it is first asked for: it costs more than the rest of starting."""
     return Page(lambda: orjson.dumps(document()), b"application/json", b"default-src 'none'")

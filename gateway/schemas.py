@@ -171,6 +171,11 @@ class Schemas:
         return "\n".join(line for line in lines if line)
 
 
+def sentence(comment: str) -> str:
+    """The first sentence of a comment, without its full stop."""
+    return re.split(r"(?<=[.;:])\s", comment, maxsplit=1)[0].rstrip(".;:")
+
+
 def _beside(schema: Schema) -> Schema:
     """A schema to which members can be added: beside `$ref` they would not count."""
     return {"allOf": [schema]} if "$ref" in schema else dict(schema)

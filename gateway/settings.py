@@ -25,11 +25,11 @@ class GatewaySettings:
     in_flight: int = 256  # operations worked on at once; more get 503
     large_uploads: int = 4  # bodies above body_limit read at once; more get 503
     principal_rate: float = 50.0  # requests per second of one signed-in person; 0: no limit
-    principal_burst: int = 200
+    principal_burst: int = 200  # what that person may send at once beyond the rate
     address_rate: float = 50.0  # unknown tokens and public reads per second of one address; 0: no limit
-    address_burst: int = 200
+    address_burst: int = 200  # and at once beyond the rate
     sign_in_rate: float = 1.0  # sign-ins and codes per second of one address; 0: no limit
-    sign_in_burst: int = 30
+    sign_in_burst: int = 30  # and at once beyond the rate
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()  # networks whose X-Forwarded-For is believed, comma separated
     drain_delay: float = 0.0  # seconds between "not ready" and closing the port, for load balancers to notice
     drain_timeout: float = 10.0  # seconds that requests in flight may take to finish on SIGTERM

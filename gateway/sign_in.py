@@ -77,6 +77,8 @@ class SignIn:
             "expires_in": session.expires_in,
             "refresh_token": session.refresh_token,
         }
+        if session.password_change_required:
+            answer["password_change_required"] = True
         return Response(200, orjson.dumps(answer), JSON, list(NEVER_STORED))
 
     async def revoke(self, request: Request) -> Response:
@@ -176,7 +178,9 @@ def openapi() -> dict[str, Any]:
                 "tags": ["Auth"],
                 "summary": "Sign in, or renew a session (OAuth 2, RFC 6749).",
                 "description": "Staff sign in by number and password, residents by phone and one-time code (see RequestCode). "
-                "A refresh token is used up by its use. Anybody may call it.",
+                "A refresh token is used up by its use; if the answer was lost, it may be sent again within 30 seconds. After a temporary "
+                "password `password_change_required` is true, and until SetPassword every other operation answers 403 "
+                "`PASSWORD_CHANGE_REQUIRED`. Anybody may call it.",
                 "security": [],
                 "requestBody": {"required": True, "content": {FORM.decode(): {"schema": {"oneOf": forms}}}},
                 "responses": {
@@ -230,6 +234,7 @@ def schemas() -> dict[str, Any]:
                 "token_type": {**text, "enum": ["Bearer"]},
                 "expires_in": {"type": "integer"},
                 "refresh_token": text,
+                "password_change_required": {"type": "boolean"},
             },
         },
         "OAuthError": {

@@ -18,14 +18,17 @@ MAX_MESSAGE = 48 * 1024 * 1024  # bytes, as in services/chassis/rpc.py
 OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
-    ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
+    # A process that is about to end says so by its health, and gets no new calls from then on.
+    ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}})),
     ("grpc.enable_http_proxy", 0),
     # A process that was restarted is found again within 2 s; the default grows to 2 minutes.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2000),
-    # Pings only while calls run: servers end connections of clients that ping idle ones. This also sets TCP_USER_TIMEOUT,
-    # so that a machine that vanished is noticed after 5 s.
+    # One that has come is found when a connection ends, which services see to; the default looks every 30 s at most.
+    ("grpc.dns_min_time_between_resolutions_ms", 1000),
+    # Pings go while a call runs, and the watch of the health is one; services allow them (services/chassis/rpc.py). This also
+    # sets TCP_USER_TIMEOUT, so that a machine that vanished is noticed after 5 s.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 5_000),
 ]

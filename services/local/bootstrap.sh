@@ -1,7 +1,8 @@
 #!/bin/sh
-# Makes this checkout ready to run: Python, a virtual environment from the lock file, RabbitMQ, code generated from the protos.
+# Makes this checkout ready to run: Python, a virtual environment from a lock file, RabbitMQ, code generated from the protos.
 #
-#   services/local/bootstrap.sh                        called by every target of the Makefile that needs any of this
+#   services/local/bootstrap.sh                        to run (requirements-local.lock): called by the targets of the Makefile
+#   services/local/bootstrap.sh dev                    to check and test too (requirements-dev.lock, the same packages and more)
 #   services/local/bootstrap.sh --install PACKAGE…     what it calls as root (itself, or by sudo); not for people
 #
 # Settings: PYTHON, the interpreter to build the virtual environment with. Without it the one of an existing environment is kept, or the
@@ -76,6 +77,8 @@ need_packages() {
     quietly "apt-get could not install $*" $as_root sh "$root/services/local/bootstrap.sh" --install "$@"
 }
 
+purpose=${1:-local}
+case $purpose in local | dev) ;; *) fail "there is nothing to make ready for $purpose: local or dev" ;; esac
 cd "$(dirname "$0")/../.."
 root=$(pwd)
 case $root in *[[:space:]]*) fail "the path of the checkout must have no spaces in it: $root" ;; esac
@@ -97,10 +100,14 @@ done
 
 # What is missing of Debian's packages
 
-lock=$(sha256sum <requirements.lock)
-wanted="$("$python" -c 'import platform, sys; print(platform.python_version(), sys.base_prefix)') $root ${lock%% *}"
+hash_of() { sha256sum <"$1" | cut -d ' ' -f 1; }
+stamp() { if [ -f "$1" ]; then cat "$1"; fi; }
+lock=$(hash_of requirements-local.lock)
+dev_lock=$(hash_of requirements-dev.lock)
+wanted="$("$python" -c 'import platform, sys; print(platform.python_version(), sys.base_prefix)') $root $lock"
 installed=no
-if [ -f .venv/steward-stamp ] && [ "$(cat .venv/steward-stamp)" = "$wanted" ]; then installed=yes; fi
+if [ "$(stamp .venv/steward-stamp)" = "$wanted" ]; then installed=yes; fi
+if [ $purpose = dev ] && [ -f .venv/steward-dev-stamp ] && [ "$(stamp .venv/steward-dev-stamp)" != "$dev_lock" ]; then installed=no; fi
 
 can_venv() { "$python" -c 'import ensurepip, venv' 2>/dev/null; }
 missing=
@@ -109,24 +116,30 @@ if [ ! -x "$RABBITMQ" ]; then missing="$missing rabbitmq-server"; fi
 if [ -n "$missing" ]; then need_packages $missing; fi
 [ -x "$RABBITMQ" ] || fail "rabbitmq-server is installed, but there is no $RABBITMQ"
 
-# The virtual environment: made anew when the lock file, the interpreter or the place of the checkout has changed
+# The virtual environment: made anew when a lock file that it was made from, the interpreter or the place of the checkout has changed
 
+install() { # lock file
+    say "Installing the Python packages of $1 into .venv …"
+    quietly "pip could not install the packages" .venv/bin/python -m pip install --disable-pip-version-check --no-input \
+        --require-hashes --only-binary :all: --requirement "$1"
+}
 if [ $installed = no ]; then
     can_venv || fail "$python cannot make virtual environments: set PYTHON to one that can"
-    say "Installing the Python packages of requirements.lock into .venv …"
-    rm -f .venv/steward-stamp
+    rm -f .venv/steward-stamp .venv/steward-dev-stamp
     quietly "the virtual environment could not be made" "$python" -m venv --clear .venv
-    quietly "pip could not install the packages" .venv/bin/python -m pip install --disable-pip-version-check --no-input \
-        --require-hashes --only-binary :all: --requirement requirements.lock
+    install "requirements-$purpose.lock"
     packages=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     printf '%s\n%s\n' "$root" "$root/gen" >"$packages/steward.pth"
     printf '%s\n' "$wanted" >.venv/steward-stamp
+elif [ $purpose = dev ] && [ ! -f .venv/steward-dev-stamp ]; then
+    install requirements-dev.lock # has the same versions of what is there
 fi
+if [ $purpose = dev ]; then printf '%s\n' "$dev_lock" >.venv/steward-dev-stamp; fi
 
 # Code from the protos
 
 protos=$(find protos -name '*.proto' | LC_ALL=C sort)
-wanted="$(cat $protos | sha256sum) $(printf '%s' "$protos" | sha256sum) ${lock%% *}"
+wanted="$(cat $protos | sha256sum) $(printf '%s' "$protos" | sha256sum) $lock"
 if [ ! -f gen/stamp ] || [ "$(cat gen/stamp)" != "$wanted" ]; then
     say "Generating code from the protos …"
     google=$(.venv/bin/python -c 'import google.api, os; print(os.path.dirname(os.path.dirname(list(google.api.__path__)[0])))')

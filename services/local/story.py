@@ -155,8 +155,9 @@ def _play(http: httpx.Client, cast: Cast, tell: Callable[[str], None]) -> Outcom
         tell(f"{now:%H:%M}  He wants to finish without consent: {refused}")
     owner.post(f"{name}:consent")
     now = advance(timedelta(minutes=40))
-    repair = technician.post(f"{name}:complete", _done("更换角阀两只,试压正常"))
-    tell(f"{now:%H:%M}  Two valves replaced, {_money(repair['chargeTotal'])}, with the owner's consent.")
+    valves = {"name": "角阀 DN15", "quantity": 2, "qualified": True, "certificate": "合格证 20260817-0931", "shownToOwner": True}
+    repair = technician.post(f"{name}:complete", _done("更换角阀两只,试压正常", valves))
+    tell(f"{now:%H:%M}  Two valves replaced and shown, {_money(repair['chargeTotal'])}, with the owner's consent.")
     repair = owner.post(f"{name}:reject", {"reason": "接口处还在滴水"})
     tell(f"{now:%H:%M}  The owner rejects: {repair['state']}.")
     technician.post(f"{name}:arrive")
@@ -198,8 +199,8 @@ def _play(http: httpx.Client, cast: Cast, tell: Callable[[str], None]) -> Outcom
     return outcome
 
 
-def _done(what: str) -> dict[str, Any]:
-    return {"workDone": what, "selfCheck": {"faultRemoved": True, "functionRestored": True, "siteCleared": True}}
+def _done(what: str, *parts: dict[str, Any]) -> dict[str, Any]:
+    return {"workDone": what, "selfCheck": {"faultRemoved": True, "functionRestored": True, "siteCleared": True}, "parts": parts}
 
 
 def _money(value: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ def test_the_landing_page_leads_to_the_documentation(client: httpx.Client):
     assert "管家" in answer.text
 
 
-@pytest.mark.parametrize("path", ["/", "/docs"])
+@pytest.mark.parametrize("path", ["/", "/docs", "/docs/events"])
 def test_pages_load_nothing_from_elsewhere(client: httpx.Client, path: str):
     answer = client.get(path)
     policy = answer.headers["content-security-policy"]

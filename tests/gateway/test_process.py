@@ -195,6 +195,7 @@ def test_settings_are_read_from_the_environment():
     [
         ({"STEWARD_DESCRIPTORS": __file__}, "is not a complete descriptor set"),
         ({"STEWARD_PROFILE": "demo"}, "STEWARD_PROFILE"),
+        ({"STEWARD_INTERNAL_TOKEN": ""}, "STEWARD_ADDRESSES, STEWARD_INTERNAL_TOKEN must be set"),
     ],
 )
 def test_a_gateway_that_cannot_start_says_why_and_ends(settings: dict[str, str], says: str):

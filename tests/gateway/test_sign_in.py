@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from services.chassis.errors import Unauthenticated
+from services.chassis.errors import Forbidden, Unauthenticated
 from tests.gateway.conftest import Process
 from tests.gateway.standin import INTERNAL_TOKEN, Standin, eventually
 
@@ -32,6 +32,32 @@ def test_every_grant_gives_a_session_that_is_not_stored(nobody: httpx.Client, st
     assert answer.json() == {"access_token": "good", "token_type": "Bearer", "expires_in": 900, "refresh_token": "again"}
     assert answer.headers["cache-control"] == "no-store"
     assert standin.last[1]["x-steward-internal"] == INTERNAL_TOKEN
+
+
+def test_who_signs_in_with_a_temporary_password_is_told_to_change_it(nobody: httpx.Client, standin: Standin):
+    session = standin._session()
+    session.password_change_required = True
+    standin.answers["CreateSession"] = lambda request, context: session
+    assert nobody.post("/v1/auth/token", data=STAFF).json()["password_change_required"] is True
+
+
+def test_until_it_is_changed_every_operation_says_so_and_the_session_goes_on(client: httpx.Client, standin: Standin):
+    def refuse_all(request: Any, context: Any) -> Any:
+        raise Forbidden("change your temporary password first (SetPassword)", reason="PASSWORD_CHANGE_REQUIRED")
+
+    standin.answers["ListRepairs"] = refuse_all
+    answer = client.get("/v1/estates/TFHY/repairs")
+    assert (answer.status_code, answer.json()["reason"]) == (403, "PASSWORD_CHANGE_REQUIRED")
+    assert client.get("/v1/me").status_code == 200
+
+
+def test_a_changed_password_is_answered_with_a_new_session_that_is_not_stored(client: httpx.Client, standin: Standin):
+    session = standin.contract.message_class("steward.residents.v1.Session")
+    standin.answers["SetPassword"] = lambda request, context: session(access_token="new", refresh_token="next", expires_in=900)  # noqa: S106
+    answer = client.post("/v1/me:setPassword", json={"oldPassword": "alt 旧", "newPassword": "neu 新 🎋"})
+    assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
+    assert answer.json() == {"accessToken": "new", "refreshToken": "next", "expiresIn": 900}
+    assert (standin.last[0].old_password, standin.last[0].new_password) == ("alt 旧", "neu 新 🎋")
 
 
 @pytest.mark.parametrize(
@@ -155,6 +181,9 @@ def test_asking_for_a_code_needs_no_token(nobody: httpx.Client, standin: Standin
 
 def test_passwords_and_tokens_never_reach_the_log(nobody: httpx.Client, gateway: Any):
     nobody.post("/v1/auth/token", data=STAFF)
+    nobody.post(
+        "/v1/me:setPassword", json={"oldPassword": "s3cret-old", "newPassword": "密码-new"}, headers={"authorization": "Bearer good"}
+    )
     nobody.get("/v1/estates/TFHY/repairs?unit=13800000001", headers={"authorization": "Bearer good-secret"})
     written = "".join(gateway.lines)
     for secret in ("s3cret", "密码", "good-secret", "13800000001", "TFHY-003"):
