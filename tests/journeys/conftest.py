@@ -13,12 +13,18 @@ from services.local.demo_cast import cast_of
 from services.local.first_import import SHIPPED
 from services.local.platform import Platform
 from services.local.story import Cast
+from tests.gateway.conftest import NO_RATES
+from tests.journeys.people import Neighbours
+from tests.journeys.stores import Stores
 
 
 @pytest.fixture(scope="session")
 def platform() -> Iterator[Platform]:
-    """Everything of `make run`, in a folder of its own, with the small register of the repository."""
-    with tempfile.TemporaryDirectory(prefix="steward-platform-") as folder, Platform(Path(folder), port=0, say=lambda line: None) as whole:
+    """Everything of `make run`, in a folder of its own, with the small register of the repository and without rate limits."""
+    with (
+        tempfile.TemporaryDirectory(prefix="steward-platform-") as folder,
+        Platform(Path(folder), port=0, environment=NO_RATES, say=lambda line: None) as whole,
+    ):
         whole.start_stores()
         whole.migrate()
         whole.start()
@@ -31,4 +37,18 @@ def platform() -> Iterator[Platform]:
 
 @pytest.fixture(scope="session")
 def cast(platform: Platform) -> Cast:
+    """Who plays the story, in 天府花园."""
     return cast_of(platform)
+
+
+@pytest.fixture(scope="session")
+def neighbours(platform: Platform) -> Iterator[Neighbours]:
+    """The people of another estate, for tests that leave things behind: nothing they do is seen in 天府花园."""
+    with Neighbours(platform) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def stores(platform: Platform) -> Iterator[Stores]:
+    with Stores(platform) as found:
+        yield found
