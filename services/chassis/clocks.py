@@ -63,7 +63,7 @@ class Clock(Base):
     """A clock that runs, or ran, for a case. `spent` never changes by a change of policy, a breach is never withdrawn."""
 
     __tablename__ = "clocks"
-    SHOWN = ("name", "started_at", "due_at", "stopped_at", "breached_at", "paused", "target")  # with the case it belongs to
+    SHOWN = ("name", "started_at", "due_at", "stopped_at", "breached_at", "paused", "target_seconds")  # with the case it belongs to
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     group_id: Mapped[UUID]
@@ -114,6 +114,15 @@ class Clock(Base):
     @classmethod
     def _due_at(cls) -> sa.ColumnElement[datetime | None]:
         return sa.case((cls.paused, None), else_=cls.marks[sa.literal_column("2")])  # not a value: one less for every statement
+
+    @hybrid_property
+    def target_seconds(self) -> int:
+        return int(self.target.total_seconds())
+
+    @target_seconds.inplace.expression
+    @classmethod
+    def _target_seconds(cls) -> sa.ColumnElement[int]:
+        return sa.func.trunc(sa.extract("epoch", cls.target), type_=sa.BigInteger)
 
     def pause(self, act: Act) -> None:
         if self.running:

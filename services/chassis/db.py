@@ -31,6 +31,7 @@ from services.chassis import prepared, rows
 from services.chassis.access import EVERYTHING, Principal, Scope, covers, system
 from services.chassis.errors import InvalidInput, KeyReused, NotFound, StaleEtag, Unavailable, Violation
 from services.chassis.names import PAGE, page_position, page_token
+from services.chassis.numbers import Numbers
 from services.chassis.policies import Policies
 from services.chassis.settings import settings
 from services.chassis.watch import Silent, Watched
@@ -274,6 +275,7 @@ class Database:
         sa.event.listen(self._sessions, "before_flush", _hold)
         self._wake = _Waker(self)
         self.policies = Policies()
+        self.numbers = Numbers(service, self.url)
 
     @contextlib.contextmanager
     def transaction(
@@ -402,6 +404,7 @@ class Database:
 
     def dispose(self) -> None:
         self._wake.stop()
+        self.numbers.close()
         self.engine.dispose()
 
 

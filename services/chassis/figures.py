@@ -3,7 +3,7 @@
 Counters say what happened; these gauges say what is so: which emergencies nobody has taken, how many dead letters wait, how the
 database is. Every replica counts the same, so that a dashboard takes the maximum and one replica is enough.
 
-`announce` gives every counter of clocks and duties its series at the start, at 0: Prometheus sees an increase only from one sample
+`announce` gives every counter of cases, clocks and duties its series at the start, at 0: Prometheus sees an increase only from one sample
 to the next, and what is rare (a missed duty) would be missed when its series begins with it.
 """
 
@@ -53,8 +53,10 @@ def processes(service: str) -> list[type[Case]]:
 
 
 def announce(service: str) -> None:
-    """Begins the series of a service's clocks and duties at 0."""
+    """Begins the series of a service's cases, clocks and duties at 0."""
     for case in processes(service):
+        for action in (*case.LIFECYCLE.actions(), *(start for rule in case.CLOCKS for start in rule.starts)):
+            observe.CASES_MOVED.labels(service, case.KIND, action)
         for rule in case.CLOCKS:
             observe.CLOCKS_STARTED.labels(service, case.KIND, rule.name)
             for result in RESULTS:

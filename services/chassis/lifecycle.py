@@ -242,16 +242,11 @@ class Case(Aggregate):
         clocks.tick(self, self.CLOCKS, action, act)
 
     def number_in(self, tx: Transaction, zone: str) -> None:
-        """Takes the next number of the estate's day, last in the transaction so that its lock is held briefly."""
+        """Takes the next number of the estate's day, at the end, when nothing refuses the case any more."""
         day = tx.now.astimezone(ZoneInfo(zone)).strftime("%Y%m%d")
 
         def take() -> None:
-            last = tx.execute(
-                "INSERT INTO numbers (estate_id, kind, day, last) VALUES (%s, %s, %s, 1)"
-                " ON CONFLICT (estate_id, kind, day) DO UPDATE SET last = numbers.last + 1 RETURNING last",
-                (self.estate_id, self.PREFIX, day),
-            )[0][0]
-            self.number = f"{self.PREFIX}-{day}-{last:04d}"
+            self.number = f"{self.PREFIX}-{day}-{tx.database.numbers.next(self.estate_id, self.PREFIX, day):04d}"
             for clock in self.clocks:
                 clock.number = self.number
             for _, event, _ in self.__dict__.get("_events", []):

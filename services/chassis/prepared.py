@@ -21,7 +21,7 @@ from sqlalchemy.dialects import postgresql
 
 from services.chassis.errors import Unavailable
 
-KEPT = 128  # statements that a connection keeps; each takes some ten kilobytes there
+KEPT = 128  # statements that a connection keeps; each takes 10 to 100 kilobytes there
 WRITTEN = 1000  # shapes that are kept written out
 
 _NUMBERED = postgresql.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]

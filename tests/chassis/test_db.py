@@ -139,7 +139,7 @@ def test_what_fails_leaves_nothing_neither_rows_nor_events_nor_history_nor_clock
         tx.session.flush()
         raise ZeroDivisionError
     with database.read() as tx:
-        for table in ("probes", "events", "history", "clocks", "numbers"):
+        for table in ("probes", "events", "history", "clocks"):
             assert tx.execute(f"SELECT count(*) FROM {table} WHERE estate_id = %s", (tree.estate_id,)) == [(0,)], table
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 from zoneinfo import ZoneInfo
 
+import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
 
 from services.chassis import events
@@ -102,6 +103,29 @@ def test_numbers_count_per_estate_and_day_of_the_estate(database: Database, tree
     numbers = [make(database, tree).number for _ in range(3)]
     day = datetime.now(UTC).astimezone(ZoneInfo(tree.zone)).strftime("%Y%m%d")
     assert numbers == [f"PB-{day}-{n:04d}" for n in (1, 2, 3)]
+
+
+def test_a_number_whose_case_came_to_nothing_is_never_given_again(database: Database, tree: Tree) -> None:
+    with pytest.raises(ZeroDivisionError), database.transaction(WHO) as tx:
+        tx.add(Probe.create(tx.act(), tree.estate, "drip")).number_in(tx, tree.zone)
+        tx.prepare()
+        raise ZeroDivisionError
+    assert str(make(database, tree).number).endswith("-0002")
+
+
+def test_whoever_opens_a_case_waits_for_nobody_who_opens_another_at_the_estate(database: Database, tree: Tree) -> None:
+    with database.transaction(WHO) as slow:
+        first = slow.add(Probe.create(slow.act(), tree.estate, "drip"))
+        first.number_in(slow, tree.zone)
+        slow.prepare()
+        assert str(make(database, tree).number).endswith("-0002")
+    assert str(first.number).endswith("-0001")
+
+
+def test_a_number_is_taken_on_a_new_connection_when_the_old_one_is_lost(database: Database, tree: Tree, postgres: Postgres) -> None:
+    make(database, tree)
+    postgres.sql("probe", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'INSERT INTO numbers%'")
+    assert str(make(database, tree).number).endswith("-0002")
 
 
 def test_numbers_have_no_gaps_and_no_doubles_under_concurrency(database: Database, tree: Tree) -> None:
