@@ -126,7 +126,10 @@ def _child(cls: type[Any]) -> Convert:
 
 def _shown(cls: type[Any]) -> list[tuple[str, QueryableAttribute[Any]]]:
     names = getattr(cls, "SHOWN", None) or [column.key for column in cast(Mapper[Any], sa.inspect(cls)).column_attrs]
-    return [(name, getattr(cls, name)) for name in names]
+    found = [(name, getattr(cls, name)) for name in names]
+    if odd := [name for name, attribute in found if isinstance(attribute.type, sa.Enum)]:
+        raise TypeError(f"{cls.__name__}: a view shows {odd} as the driver reads them, which is not what the mapping says")
+    return found
 
 
 def _children(cls: type[Any], relation: RelationshipProperty[Any]) -> sa.Label[Any]:
@@ -144,13 +147,15 @@ def _from_text(kind: sa.types.TypeEngine[Any]) -> Convert | None:
 
 
 def _to_json(attribute: QueryableAttribute[Any]) -> Any:
-    """A column as JSON keeps it whole."""
+    """A column as JSON keeps it whole. Raises TypeError where it cannot."""
     kind = attribute.type
-    if isinstance(kind, sa.LargeBinary):
-        raise TypeError(f"{attribute} is of bytes, which a view does not read with another row")
-    if isinstance(kind, sa.Interval):
+    value = kind.item_type if isinstance(kind, sa.ARRAY) else kind
+    exact = isinstance(value, sa.Numeric) and not isinstance(value, sa.Float)
+    if isinstance(value, sa.LargeBinary) or (value is not kind and (exact or isinstance(value, sa.Interval))):
+        raise TypeError(f"{attribute} cannot be read with another row: JSON does not keep {kind} whole")
+    if isinstance(value, sa.Interval):
         return sa.extract("epoch", attribute)
-    return sa.cast(attribute, sa.Text) if isinstance(kind, sa.Numeric) and not isinstance(kind, sa.Float) else attribute
+    return sa.cast(attribute, sa.Text) if exact else attribute
 
 
 def _from_json(kind: sa.types.TypeEngine[Any]) -> Convert | None:

@@ -360,7 +360,7 @@ def clock_messages(case: Case) -> list[pb.Clock]:
             stop_time=stamp(clock.stopped_at),
             breached=clock.breached_at is not None,
             paused=clock.paused,
-            target_seconds=int(clock.target.total_seconds()),
+            target_seconds=clock.target_seconds,
         )
         for clock in case.clocks
     ]
