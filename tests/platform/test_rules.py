@@ -103,10 +103,11 @@ PLAYS: dict[str, tuple[list[Play], list[Play]]] = {
     # 14.4 × 0.1 % over 1 h and 5 min; 6 × 0.1 % over 6 h and 30 min
     "GatewayErrorsBurnFast": (
         [
-            Play(gateway(counting(2), counting(98)), "90m", ({"slo": "gateway-availability"},)),
+            Play(gateway(then(0, 420, 2.5, 100), counting(97.5, 600)), "8h", ({"slo": "gateway-availability"},)),  # 0.4 % of the 6 h
             Play(gateway(counting(0.7), counting(99.3)), "7h", ({"slo": "gateway-availability"},)),
         ],
         [
+            Play(gateway(then(0, 420, 1.3, 100), counting(98.7, 600)), "8h"),  # just below 1.44 %, and after clean hours below 0.6 %
             Play(gateway(counting(0.55), counting(99.45)), "7h"),  # just below 0.6 %
             Play(gateway(then(5, 60, 0, 60), counting(95)), "90m"),  # over for half an hour
             Play(gateway(counting(0.01), counting(0.01)), "90m"),  # half of everything fails, which is one request
@@ -196,10 +197,11 @@ PLAYS: dict[str, tuple[list[Play], list[Play]]] = {
     # 72 % of an hour, 30 % of 6 h; 15 % of a day, 5 % of three days
     "ClocksMissedBurnFast": (
         [
-            Play(clocks(counting(0.8), counting(0.2)), "90m", ({"slo": "clocks-met", **PICKUP},)),
+            Play(clocks(then(0, 420, 0.8, 100), then(0.8, 420, 0.2, 100)), "8h", ({"slo": "clocks-met", **PICKUP},)),
             Play(clocks(counting(0.35), counting(0.65)), "7h", ({"slo": "clocks-met", **PICKUP},)),
         ],
         [
+            Play(clocks(then(0, 420, 0.7, 100), then(0.8, 420, 0.3, 100)), "8h"),
             Play(clocks(counting(0.28), counting(0.72)), "7h"),
             Play(clocks("0x60 3x400", "0x460"), "63m"),  # three, and no other
             Play(clocks("0x400", "0x400"), "6h"),
@@ -454,6 +456,19 @@ def test_every_alert_is_played() -> None:
 def test_an_alert_fires_and_is_silent_just_short_of_it(promtool: str, alert: str, tmp_path: Path) -> None:
     fires, silent = PLAYS[alert]
     assert run(promtool, tmp_path, [found(alert)[0]], [played(play, alert) for play in (*fires, *silent)]) == ""
+
+
+SOONER = {
+    "GatewayAbsent": "4m", "RelayAbsent": "1m", "RelayBehind": "4m", "RelayHeld": "9m", "WorkerNotConsuming": "7m", "DeadLetters": "10m",
+    "EmergencyNotTaken": "10m", "DatabaseConnections": "9m", "OldTransaction": "4m", "ProcessDown": "15m", "RoleDown": "12m",
+    "TimerStandsStill": "3m",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("alert", SOONER)
+def test_an_alert_that_waits_is_silent_a_minute_sooner(promtool: str, alert: str, tmp_path: Path) -> None:
+    fires = PLAYS[alert][0][0]
+    assert run(promtool, tmp_path, [found(alert)[0]], [played(Play(fires.series, SOONER[alert]), alert)]) == ""
 
 
 def test_without_any_series_only_the_absence_of_the_gateway_is_told(promtool: str, tmp_path: Path) -> None:
