@@ -211,7 +211,7 @@ def test_a_gateway_with_a_wrong_secret_signs_nobody_out(started: Callable[..., A
     with started(STEWARD_INTERNAL_TOKEN="another") as (process, client):  # noqa: S106
         answer = client.get(URL)
         assert (answer.status_code, answer.json()["reason"]) == (503, "IDENTITY_UNAVAILABLE")
-        assert any("STEWARD_INTERNAL_TOKEN differs" in line for line in process.lines)
+        eventually(lambda: any("STEWARD_INTERNAL_TOKEN differs" in line for line in process.lines))
 
 
 @pytest.mark.parametrize(

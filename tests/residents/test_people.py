@@ -131,7 +131,8 @@ def test_a_search_needs_no_scan_of_everybody_behind_row_level_security(desk: Des
 
         @sa.event.listens_for(desk.database.engine, "before_cursor_execute")
         def keep(_c: Any, cursor: Any, statement: str, values: Any, _x: Any, _m: bool) -> None:
-            statements.append(cursor.mogrify(statement, values).decode())
+            if "NOTIFY" not in statement:  # the waker of the relay speaks too
+                statements.append(cursor.mogrify(statement, values).decode())
 
         found = search.people(tx, search.read(query), search.Filter(), None, 10)
         sa.event.remove(desk.database.engine, "before_cursor_execute", keep)
