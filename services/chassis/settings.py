@@ -35,7 +35,7 @@ class Settings:
     sms_sender: str = ""  # the registered signature (短信签名) that texts begin with, and that stands beside them
     sms_template: str = ""  # the company's name of the registered template of a code, where it wants one
     sms_timeout: int = 5  # seconds the company has to answer before it is tried again
-    api_threads: int = 16  # RPCs worked on at once by one process
+    api_threads: int = 8  # RPCs worked on at once by one process
     api_queue: int = 64  # RPCs accepted beyond that; more get 503
     api_connection_age: int = 60  # seconds until a client must connect anew, and so finds processes that have come meanwhile; 0: never
     pool_size: int = 8  # database connections of one worker and service; an api has one for each thread

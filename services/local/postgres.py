@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection
 
 LONGEST_SOCKET_PATH = 100  # bytes; the kernel's limit is 107
-MAX_CONNECTIONS = 300  # seven services; an api has up to 18 connections, a worker 12, relay and jobs a few
+MAX_CONNECTIONS = 300  # seven services; an api has up to 14 connections, a worker 12, relay and jobs a few
 _SOCKET = ".s.PGSQL.5432"
 
 SETTINGS = {
