@@ -483,8 +483,10 @@ def test_one_that_takes_too_long_for_its_batch_is_handled_by_itself(stores: Stor
     stores.publish_events("RepairRejected", bodies)
     worker = start("worker")
     eventually(lambda: done(stores, bodies, TOGETHER) == 29)
-    assert worker.metric("steward_events_apart_total") == 30
+    apart = worker.metric("steward_events_apart_total")
+    assert 1 < apart <= 30, "those of its batch; a few may have come as a batch before it"
     eventually(lambda: done(stores, bodies, TOGETHER) == 30)
+    assert worker.metric("steward_events_apart_total") == apart
 
 
 def test_batches_go_on_while_one_of_them_hangs(stores: Stores, start: Start) -> None:
