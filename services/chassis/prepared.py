@@ -22,6 +22,7 @@ from sqlalchemy.dialects import postgresql
 from services.chassis.errors import Unavailable
 
 KEPT = 128  # statements that a connection keeps; each takes 10 to 100 kilobytes there
+MANY = 100  # values; a command with more hardly ever comes again with as many rows, and 65,535 are PostgreSQL's limit
 WRITTEN = 1000  # shapes that are kept written out
 
 _NUMBERED = postgresql.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
@@ -103,6 +104,9 @@ class _Message:
     def command(self, sql: str, values: Sequence[Any]) -> None:
         if sql in self._seen:
             self.by_name(_numbered(sql), values)
+            return
+        if len(values) > MANY:
+            self.said.append(self._cursor.mogrify(sql, values))
             return
         if len(self._seen) >= WRITTEN:
             self._seen.clear()
