@@ -22,7 +22,7 @@ from sqlalchemy.dialects import postgresql
 from services.chassis.errors import Unavailable
 
 KEPT = 128  # statements that a connection keeps; each takes 10 to 100 kilobytes there
-MANY = 100  # values; a command with more hardly ever comes again with as many rows, and 65,535 are PostgreSQL's limit
+MANY = 100  # values; a command with more hardly ever comes again with as many rows, and its text and its plan are long
 WRITTEN = 1000  # shapes that are kept written out
 
 _NUMBERED = postgresql.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]

@@ -143,16 +143,17 @@ def test_what_fails_leaves_nothing_neither_rows_nor_events_nor_history_nor_clock
             assert tx.execute(f"SELECT count(*) FROM {table} WHERE estate_id = %s", (tree.estate_id,)) == [(0,)], table
 
 
-def test_a_flush_of_more_values_than_a_statement_with_a_name_may_have_is_written_every_time(database: Database) -> None:
-    rows, reaction = 33_000, f"many {uuid4()}"
-    one = Database("probe", pool_size=1)  # the same connection each time
+@pytest.mark.parametrize(("rows", "named"), [(50, 1), (51, 0)])
+def test_a_command_of_many_values_gets_no_name_however_often_it_comes(database: Database, rows: int, named: int) -> None:
+    reaction, one = f"many {uuid4()}", Database("probe", pool_size=1)  # the same connection each time
     for _ in range(3):
         with one.transaction(WHO) as tx:
             values = [value for _ in range(rows) for value in (reaction, uuid4())]
             tx.finally_execute("INSERT INTO inbox (reaction, event_id) VALUES " + ",".join(["(%s, %s)"] * rows), values)
+    with one.read() as tx:
+        assert tx.execute("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%INTO inbox%$99%'") == [(named,)]
+        assert tx.execute("SELECT count(*) FROM inbox WHERE reaction = %s", (reaction,)) == [(3 * rows,)]
     one.dispose()
-    with database.transaction() as tx:
-        assert len(tx.execute("DELETE FROM inbox WHERE reaction = %s RETURNING 1", (reaction,))) == 3 * rows
 
 
 def test_what_breaks_in_the_flush_leaves_nothing_either(database: Database, tree: Tree) -> None:
